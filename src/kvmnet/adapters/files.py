@@ -1,0 +1,75 @@
+"""The one door to files that kvmnet writes, and to small text files that it reads."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from pathlib import Path
+
+from kvmnet.errors import Failed, NotFound, PermissionDenied, Unavailable
+
+
+def read_text(path: Path) -> str:
+    """The file's text. Raises `NotFound`, `PermissionDenied` or `Unavailable`."""
+    try:
+        return path.read_text(encoding="utf-8", errors="surrogateescape")
+    except FileNotFoundError:
+        raise NotFound(f"{path} does not exist") from None
+    except PermissionError:
+        raise PermissionDenied(
+            f"{path} can not be read", why="permission denied", hint="run it again as root"
+        ) from None
+    except OSError as error:
+        raise Unavailable(f"{path} can not be read", why=error.strerror or "") from None
+
+
+def read_optional(path: Path) -> str | None:
+    """The file's text without the last newline, or None where it can't be read."""
+    try:
+        return read_text(path).rstrip("\n")
+    except (NotFound, Unavailable):
+        return None
+
+
+def write_atomic(path: Path, text: str, *, mode: int = 0o644) -> None:
+    """Replace the file in one step that survives a power cut: temporary, fsync, rename, fsync.
+
+    An existing file keeps its owner and mode; a new one gets `mode`.
+    Raises `Failed` (disk full, read-only, …) and leaves the old file as it was.
+    """
+    temporary = ""
+    try:
+        old = path.stat() if path.exists() else None
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with os.fdopen(handle, "w", encoding="utf-8", errors="surrogateescape") as stream:
+            if old is not None:
+                os.fchown(stream.fileno(), old.st_uid, old.st_gid)
+            os.fchmod(stream.fileno(), old.st_mode & 0o7777 if old is not None else mode)
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+        _sync_directory(path.parent)
+    except OSError as error:
+        if temporary:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)
+        raise Failed(f"{path} could not be written", why=error.strerror or str(error)) from None
+
+
+def remove(path: Path) -> None:
+    """Remove a file for good; it is no error if it is gone already."""
+    try:
+        path.unlink(missing_ok=True)
+        _sync_directory(path.parent)
+    except OSError as error:
+        raise Failed(f"{path} could not be removed", why=error.strerror or "") from None
+
+
+def _sync_directory(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,1 @@
+"""Arguments in, tables and JSON out; the only place that makes an exit status."""

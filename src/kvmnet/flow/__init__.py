@@ -1,0 +1,1 @@
+"""The stories: observe, plan, apply, verify, probe."""

@@ -1,0 +1,1 @@
+"""Text to model and back. Pure: no I/O."""

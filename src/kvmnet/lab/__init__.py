@@ -1,0 +1,1 @@
+"""The embedded lab: a small real world inside namespaces."""

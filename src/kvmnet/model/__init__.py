@@ -1,0 +1,1 @@
+"""Frozen, typed data: what a host is made of. No I/O, no formats, no decisions."""

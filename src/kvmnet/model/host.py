@@ -1,0 +1,238 @@
+"""What the kernel and the host network managers know: links, addresses, routes, firewall."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec import Struct
+
+from kvmnet.model.values import Cidr, Ip, Mac
+
+Family = Literal[4, 6]
+
+
+class BridgeAttributes(Struct, frozen=True, kw_only=True):
+    """Attributes of a Linux bridge (kernel: Documentation/networking/bridge.rst)."""
+
+    stp: bool
+    forward_delay_s: float
+    """Seconds in each of listening and learning before a new port forwards, if STP is on."""
+    vlan_filtering: bool = False
+    multicast_snooping: bool = True
+    multicast_querier: bool = False
+    ageing_s: float = 300.0
+    group_fwd_mask: int = 0
+    nf_call_iptables: bool = False
+    nf_call_ip6tables: bool = False
+
+
+class PortAttributes(Struct, frozen=True, kw_only=True):
+    """State of one port of a Linux bridge."""
+
+    state: Literal["disabled", "listening", "learning", "forwarding", "blocking"]
+    learning: bool = True
+    flood: bool = True
+    isolated: bool = False
+    hairpin: bool = False
+
+
+class Link(Struct, frozen=True, kw_only=True):
+    """One network device of the host."""
+
+    index: int
+    name: str
+    kind: str
+    """ethernet, wireless, loopback, bridge, veth, tap, tun, macvtap, macvlan, vlan, bond, vxlan,
+    dummy, openvswitch, or the kernel's own word (IFLA_INFO_KIND) for anything else."""
+    mac: Mac | None = None
+    mtu: int = 1500
+    up: bool = False
+    """Administratively up (IFF_UP)."""
+    carrier: bool | None = None
+    """Whether a link partner is there (IFF_LOWER_UP); None while the link is down."""
+    operstate: str = "unknown"
+    speed_mbit: int | None = None
+    driver: str | None = None
+    """The kernel driver of a real device, for example `e1000e`; None for software devices."""
+    master: str | None = None
+    """The bridge or bond this link is enslaved to."""
+    parent: str | None = None
+    """The link below a vlan, macvlan, macvtap or vxlan; None also if it is in another namespace."""
+    altnames: tuple[str, ...] = ()
+    mac_assigned: Literal["permanent", "random", "stolen", "set", "unknown"] = "unknown"
+    """How the MAC came to be (sysfs `addr_assign_type`)."""
+    vlan_id: int | None = None
+    vxlan_id: int | None = None
+    mode: str | None = None
+    """Mode of a bond, macvlan or macvtap, in the kernel's words."""
+    four_address: bool | None = None
+    """Wireless only: whether 4-address mode is on, without which no bridge takes it."""
+    promiscuity: int = 0
+    bridge: BridgeAttributes | None = None
+    port: PortAttributes | None = None
+
+
+class Address(Struct, frozen=True, kw_only=True):
+    """An IP address that the host owns."""
+
+    link: str
+    ip: Ip
+    prefix_len: int
+    family: Family
+    scope: str = "global"
+    dynamic: bool = False
+    """Has a lifetime: from DHCP or IPv6 autoconfiguration."""
+    valid_s: int | None = None
+    """Seconds until it is removed; None: for ever."""
+    preferred_s: int | None = None
+    flags: tuple[str, ...] = ()
+    """The kernel's words: tentative, deprecated, dadfailed, noprefixroute, mngtmpaddr …"""
+
+
+class Route(Struct, frozen=True, kw_only=True):
+    """One route of any table."""
+
+    family: Family
+    destination: Cidr
+    """`0.0.0.0/0` or `::/0` for a default route."""
+    table: str = "main"
+    link: str | None = None
+    gateway: Ip | None = None
+    source: Ip | None = None
+    protocol: str = ""
+    """Who made it: kernel, boot, static, dhcp, ra, bird …"""
+    metric: int = 0
+    scope: str = ""
+    type: str = "unicast"
+
+
+class Rule(Struct, frozen=True, kw_only=True):
+    """One routing policy rule (`ip rule`)."""
+
+    family: Family
+    priority: int
+    table: str = "main"
+    action: str = "lookup"
+    source: str = "all"
+    destination: str = "all"
+    iif: str | None = None
+    oif: str | None = None
+    fwmark: str | None = None
+
+
+class Neighbour(Struct, frozen=True, kw_only=True):
+    """An entry of the ARP (IPv4) or ND (IPv6) cache."""
+
+    link: str
+    ip: Ip
+    family: Family
+    mac: Mac | None = None
+    state: str = ""
+    """REACHABLE, STALE, DELAY, PROBE, FAILED, INCOMPLETE, PERMANENT, NOARP."""
+    router: bool = False
+    proxy: bool = False
+    age_s: int | None = None
+    """Seconds since the address was last confirmed."""
+
+
+class ForwardingEntry(Struct, frozen=True, kw_only=True):
+    """An entry of a bridge's forwarding database: behind which port a MAC was seen."""
+
+    mac: Mac
+    port: str
+    bridge: str | None = None
+    vlan: int | None = None
+    kind: Literal["learned", "local", "static"] = "learned"
+    """local: the port's own address (kernel: permanent)."""
+    age_s: int | None = None
+    """Seconds since a frame from that MAC last came in."""
+
+
+class Sysctl(Struct, frozen=True, kw_only=True):
+    """One kernel setting, named as sysctl(8) does: `net.ipv4.ip_forward`; NIC names keep dots."""
+
+    name: str
+    value: str
+
+
+class FirewallRule(Struct, frozen=True, kw_only=True):
+    """One rule, as far as kvmnet understands it. Absent conditions match everything."""
+
+    text: str
+    """The rule as its own tool prints it: the evidence shown to people."""
+    verdict: str
+    """accept, drop, reject, return, jump, goto, continue, or another statement's name."""
+    target: str | None = None
+    """The chain jumped to."""
+    iif: str | None = None
+    """Name of the link it came in through; a trailing `*` or `+` matches any rest;
+    a leading `!` negates. The same for `oif`."""
+    oif: str | None = None
+    protocol: str | None = None
+    dports: tuple[str, ...] = ()
+    """Destination ports, each a number or `A-B`."""
+    source: str | None = None
+    destination: str | None = None
+    ct_states: tuple[str, ...] = ()
+    """Connection tracking states that match, in lower case; empty: any."""
+    opaque: bool = False
+    """It has conditions that kvmnet does not understand: it may or may not match."""
+    handle: int | None = None
+    comment: str | None = None
+    packets: int | None = None
+
+
+class FirewallChain(Struct, frozen=True, kw_only=True):
+    """One chain of rules; a base chain has a hook, a priority and a policy."""
+
+    backend: Literal["nft", "iptables-nft", "iptables-legacy"]
+    family: str
+    """nft's word: ip, ip6, inet, bridge, arp, netdev."""
+    table: str
+    name: str
+    hook: str | None = None
+    priority: int | None = None
+    policy: Literal["accept", "drop"] | None = None
+    type: str | None = None
+    rules: tuple[FirewallRule, ...] = ()
+
+
+class Firewall(Struct, frozen=True, kw_only=True):
+    """All rulesets of the host, and the front ends that manage them."""
+
+    chains: tuple[FirewallChain, ...] = ()
+    front_ends: tuple[str, ...] = ()
+    """firewalld, ufw, docker: those that are active."""
+    libvirt_backend: str | None = None
+    """`firewall_backend` of /etc/libvirt/network.conf, where it is set."""
+
+
+class NicOwner(Struct, frozen=True, kw_only=True):
+    """Which host network manager owns a NIC, and how that is known."""
+
+    link: str
+    manager: Literal["netplan", "NetworkManager", "systemd-networkd", "ifupdown", "libvirt", "none"]
+    renderer: str | None = None
+    """For netplan: NetworkManager or networkd."""
+    evidence: tuple[str, ...] = ()
+    """Files and answers that say so, for people: `/etc/netplan/50-cloud-init.yaml`."""
+
+
+class Listener(Struct, frozen=True, kw_only=True):
+    """A socket bound to a port that libvirt's dnsmasq needs (53 or 67)."""
+
+    protocol: Literal["udp", "tcp"]
+    ip: str
+    """`0.0.0.0` and `::` stand for every address."""
+    port: int
+    link: str | None = None
+    """The device the socket is bound to, if any."""
+    process: str | None = None
+    pid: int | None = None
+
+
+class DockerNetwork(Struct, frozen=True, kw_only=True):
+    """A network that Docker defined; its bridge may be absent while Docker is down."""
+
+    name: str
+    subnets: tuple[Cidr, ...]
