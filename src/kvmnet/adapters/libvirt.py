@@ -1,0 +1,112 @@
+"""The one door to libvirt's API: connections, time limits, and its errors in our words.
+
+A libvirtd that is stopped or overloaded accepts connections and never answers, and libvirt's own
+calls have no time limit. So every call that goes through `within` runs in a thread of its own; when
+the time is over the caller goes on and the thread is left behind (it is a daemon thread: it ends
+with the process).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any, ParamSpec, TypeVar
+
+from kvmnet.errors import Failed, KvmnetError, NotFound, PermissionDenied, TimedOut, Unavailable
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+CONNECT_TIMEOUT_S = 5.0
+CALL_TIMEOUT_S = 30.0
+
+_START = "start it: systemctl start libvirtd (or virtqemud.socket and virtnetworkd.socket)"
+_GROUP = "run it as root, or join the group libvirt: usermod -aG libvirt $USER, and log in again"
+
+
+def _binding() -> Any:
+    """libvirt's Python module, imported late: it costs 40 ms, and not every host has it."""
+    try:
+        import libvirt
+    except ImportError:
+        raise Unavailable(
+            "libvirt can not be read",
+            why="its Python binding is not installed",
+            hint="install the package python3-libvirt",
+        ) from None
+    libvirt.registerErrorHandler(lambda _context, _error: None, None)
+    return libvirt
+
+
+def translate(error: Exception, what: str) -> KvmnetError:
+    """libvirt's error as ours; `what` says what was tried, on what."""
+    libvirt = _binding()
+    if not isinstance(error, libvirt.libvirtError):
+        raise error
+    code = error.get_error_code()
+    why = (error.get_error_message() or str(error)).strip()
+    missing = {libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_NO_NETWORK}
+    denied = {
+        libvirt.VIR_ERR_AUTH_FAILED,
+        libvirt.VIR_ERR_AUTH_CANCELLED,
+        libvirt.VIR_ERR_AUTH_UNAVAILABLE,
+        libvirt.VIR_ERR_ACCESS_DENIED,
+        libvirt.VIR_ERR_OPERATION_DENIED,
+    }
+    if code in missing:
+        return NotFound(what, why=why)
+    if code in denied or "Permission denied" in why:
+        return PermissionDenied(what, why=why, hint=_GROUP)
+    if code == libvirt.VIR_ERR_NO_CONNECT or "Failed to connect socket" in why:
+        return Unavailable(what, why=why, hint=_START)
+    if code in {libvirt.VIR_ERR_SYSTEM_ERROR, libvirt.VIR_ERR_RPC} and "socket" in why:
+        return Unavailable(what, why=why, hint=_START)
+    return Failed(what, why=why)
+
+
+def within(seconds: float, what: str, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """The result of `call`, or `TimedOut` after `seconds`; libvirt's errors come translated."""
+    result: list[T] = []
+    failure: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            result.append(call(*args, **kwargs))
+        except BaseException as error:  # handed over to the caller below
+            failure.append(error)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if thread.is_alive():
+        raise TimedOut(
+            what,
+            why=f"libvirt did not answer within {seconds:g} seconds",
+            hint="look whether libvirtd hangs: systemctl status libvirtd",
+        )
+    if not failure:
+        return result[0]
+    error = failure[0]
+    if isinstance(error, KvmnetError) or not isinstance(error, Exception):
+        raise error
+    raise translate(error, what) from None
+
+
+@contextlib.contextmanager
+def connect(
+    uri: str | None = None, *, read_only: bool = False, timeout_s: float = CONNECT_TIMEOUT_S
+) -> Iterator[Any]:
+    """An open libvirt connection (a `virConnect`), closed at the end.
+
+    `uri` None is libvirt's own default for this user. Raises `Unavailable` (not running, no
+    binding), `PermissionDenied`, `TimedOut`.
+    """
+    libvirt = _binding()
+    opener = libvirt.openReadOnly if read_only else libvirt.open
+    connection = within(timeout_s, f"no connection to libvirt ({uri or 'default'})", opener, uri)
+    try:
+        yield connection
+    finally:
+        with contextlib.suppress(KvmnetError):
+            within(timeout_s, "closing the connection", connection.close)
