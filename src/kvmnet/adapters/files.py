@@ -38,23 +38,24 @@ def write_atomic(path: Path, text: str, *, mode: int = 0o644) -> None:
     An existing file keeps its owner and mode; a new one gets `mode`.
     Raises `Failed` (disk full, read-only, …) and leaves the old file as it was.
     """
-    temporary = ""
     try:
         old = path.stat() if path.exists() else None
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "w", encoding="utf-8", errors="surrogateescape") as stream:
-            if old is not None:
-                os.fchown(stream.fileno(), old.st_uid, old.st_gid)
-            os.fchmod(stream.fileno(), old.st_mode & 0o7777 if old is not None else mode)
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
-        _sync_directory(path.parent)
-    except OSError as error:
-        if temporary:
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8", errors="surrogateescape") as stream:
+                if old is not None:
+                    os.fchown(stream.fileno(), old.st_uid, old.st_gid)
+                os.fchmod(stream.fileno(), old.st_mode & 0o7777 if old is not None else mode)
+                stream.write(text)
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.replace(temporary, path)
+        except BaseException:  # also Ctrl-C: no temporary may stay behind
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary)
+            raise
+        _sync_directory(path.parent)
+    except OSError as error:
         raise Failed(f"{path} could not be written", why=error.strerror or str(error)) from None
 
 

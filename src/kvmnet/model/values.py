@@ -54,7 +54,7 @@ def parse_mac(text: str) -> Mac:
 
 def parse_mac_prefix(text: str) -> str:
     """One to five leading octets for new addresses, for example `52:54:00` (QEMU's own)."""
-    canonical = text.strip().lower().replace("-", ":").rstrip(":")
+    canonical = text.strip().lower().replace("-", ":").removesuffix(":")
     if not _PREFIX.fullmatch(canonical):
         raise InvalidInput(
             f"{_shown(text)} is not a MAC prefix",

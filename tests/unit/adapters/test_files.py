@@ -1,0 +1,49 @@
+import os
+from pathlib import Path
+
+import pytest
+
+from kvmnet.adapters import files
+from kvmnet.errors import Failed, NotFound, Unavailable
+
+
+def test_an_existing_file_keeps_its_mode_and_leaves_no_temporary(tmp_path: Path) -> None:
+    path = tmp_path / "a.conf"
+    path.write_text("old")
+    path.chmod(0o640)
+    files.write_atomic(path, "new\n", mode=0o600)
+    assert path.read_text() == "new\n"
+    assert path.stat().st_mode & 0o777 == 0o640
+    assert os.listdir(tmp_path) == ["a.conf"]
+
+
+def test_a_new_file_gets_the_mode_asked_for(tmp_path: Path) -> None:
+    files.write_atomic(tmp_path / "a", "x", mode=0o600)
+    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "gone" / "a"
+    with pytest.raises(Failed, match="could not be written"):
+        files.write_atomic(path, "x")
+    target = tmp_path / "b"
+    target.write_text("old")
+    with pytest.raises(UnicodeEncodeError):
+        files.write_atomic(target, "\ud800\ud800")
+    assert target.read_text() == "old"
+    assert os.listdir(tmp_path) == ["b"]
+
+
+def test_bytes_that_are_no_text_survive(tmp_path: Path) -> None:
+    path = tmp_path / "latin1"
+    path.write_bytes(b"# caf\xe9\n")
+    files.write_atomic(path, files.read_text(path))
+    assert path.read_bytes() == b"# caf\xe9\n"
+
+
+def test_reading_says_what_is_wrong(tmp_path: Path) -> None:
+    with pytest.raises(NotFound):
+        files.read_text(tmp_path / "no")
+    with pytest.raises(Unavailable):
+        files.read_text(tmp_path)
+    assert files.read_optional(tmp_path / "no") is None
