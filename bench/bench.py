@@ -1,0 +1,155 @@
+"""How fast kvmnet is, side by side with what people use otherwise, in one run.
+
+Each table measures ours and the peer's in turn (A B A B …), so that a machine whose speed drifts
+treats both alike; medians are printed, and their ratio beside the limit that the project set
+itself.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from kvmnet.lab.lab import Lab
+
+HERE = Path(__file__).parent
+GUESTS = 200
+NEIGHBOURS = 1000
+
+
+class Row(NamedTuple):
+    """One line of the table: medians in milliseconds, and what the ratio has to be."""
+
+    what: str
+    ours: list[float]
+    peer: list[float]
+    peer_name: str
+    limit: str
+    holds: Callable[[float], bool]
+
+    def line(self) -> str:
+        ours, peer = statistics.median(self.ours), statistics.median(self.peer)
+        ratio = ours / peer
+        shown = f"{ratio:.1f} times" if ratio >= 1 else f"{1 / ratio:.1f} times faster"
+        verdict = "yes" if self.holds(ratio) else "NO"
+        return (
+            f"| {self.what} | {ours:,.0f} ms | {peer:,.0f} ms ({self.peer_name}) | {shown} "
+            f"| {self.limit} | {verdict} |"
+        )
+
+
+def in_turn(
+    lab: Lab, ours: Sequence[str], peer: Sequence[str], runs: int, peer_runs: int
+) -> tuple[list[float], list[float]]:
+    """Both programs timed in turn inside the lab's host; the peer less often where it is slow."""
+    job = {"ours": list(ours), "peer": list(peer), "runs": runs, "peer_runs": peer_runs}
+    script = [sys.executable, str(HERE / "in_turn.py"), json.dumps(job)]
+    times = json.loads(lab.run("host", script, timeout=300).stdout)
+    return times["ours"], times["peer"]
+
+
+def kvmnet(*words: str) -> list[str]:
+    return [sys.executable, "-m", "kvmnet", *words]
+
+
+def lease(lab: Lab) -> list[Row]:
+    """Plugging in until the lease is held, by the same stand-in guest on both networks."""
+    lab.define_stock_network("stock")
+    lab.kvmnet("network", "create", "ours", "--yes")
+    stock: list[float] = []
+    ours: list[float] = []
+    for number in range(7):
+        ours.append(plug_to_lease(lab, "network:ours"))
+        if number < 3:
+            stock.append(plug_to_lease(lab, "network:stock"))
+    return [
+        Row("plugging in until the lease is held", ours, stock, "libvirt's stock network",
+            "50 times faster", lambda ratio: ratio <= 1 / 50)
+    ]  # fmt: skip
+
+
+def plug_to_lease(lab: Lab, target: str) -> float:
+    """Milliseconds from the moment the NIC is plugged in until the lease is held."""
+    report = json.loads(lab.kvmnet("probe", target, "--json", timeout=60).stdout)
+    wanted = {"link", "lease"}
+    return sum(step["ms"] for step in report["steps"] if step["name"] in wanted)
+
+
+def startup(lab: Lab) -> list[Row]:
+    """Whole processes, as a shell sees them: the interpreter alone against the command."""
+    bare = ["/usr/bin/python3", "-c", "pass"]
+    rows = []
+    for words, limit in ((["--help"], 5), (["mac"], 12)):
+        mine, theirs = in_turn(lab, kvmnet(*words), bare, runs=25, peer_runs=25)
+        rows.append(
+            Row(f"kvmnet {words[0]}", mine, theirs, "python3 -c pass", f"at most {limit} times",
+                lambda ratio, limit=limit: ratio <= limit)
+        )  # fmt: skip
+    return rows
+
+
+def guests(lab: Lab) -> list[Row]:
+    """All guests with their addresses: ours, and the loop over virsh that people write."""
+    fill(lab)
+    mine, theirs = in_turn(
+        lab,
+        kvmnet("guest", "list", "--json"),
+        ["sh", str(HERE / "virsh-loop.sh")],
+        runs=9,
+        peer_runs=2,
+    )
+    return [
+        Row(f"guest list --json, {GUESTS} guests", mine, theirs, "virsh, guest by guest", "faster",
+            lambda ratio: ratio < 1)
+    ]  # fmt: skip
+
+
+def status(lab: Lab) -> list[Row]:
+    """The whole picture against the bare calls that it needs, nothing parsed, nothing printed."""
+    fill(lab)
+    mine, theirs = in_turn(
+        lab,
+        kvmnet("status"),
+        ["/usr/bin/python3", str(HERE / "bare_calls.py")],
+        runs=15,
+        peer_runs=15,
+    )
+    return [
+        Row(f"status, {GUESTS} guests, {NEIGHBOURS} neighbours", mine, theirs,
+            "the bare calls", "at most 3 times", lambda ratio: ratio <= 3)
+    ]  # fmt: skip
+
+
+def fill(lab: Lab) -> None:
+    script = [sys.executable, str(HERE / "fill.py"), str(GUESTS), str(NEIGHBOURS)]
+    lab.run("host", script, timeout=120)
+
+
+TABLES = {"lease": lease, "startup": startup, "guests": guests, "status": status}
+
+
+def main() -> int:
+    wanted = sys.argv[1:] or list(TABLES)
+    unknown = [name for name in wanted if name not in TABLES]
+    if unknown:
+        print(f"bench: no table {unknown[0]}; there are: {', '.join(TABLES)}", file=sys.stderr)
+        return 2
+    rows: list[Row] = []
+    for name in wanted:
+        print(f"measuring {name} ...", file=sys.stderr, flush=True)
+        with Lab.up(f"bench{os.getpid()}") as lab:
+            rows += TABLES[name](lab)
+    print("| what | kvmnet | against | ratio | limit | holds |")
+    print("| --- | --- | --- | --- | --- | --- |")
+    for row in rows:
+        print(row.line())
+    return 0 if all("| NO |" not in row.line() for row in rows) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
