@@ -1,4 +1,4 @@
-"""Fills the lab's host with N guests on a network and M neighbours; run inside, before measuring."""
+"""Fills the lab's host with N guests on a network and M neighbours, before measuring."""
 
 from __future__ import annotations
 

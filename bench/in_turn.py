@@ -1,7 +1,8 @@
 """Times two programs in turn (A B A B …) as whole processes, from start to end.
 
 Run inside the lab's host, so that the way into the lab is not part of any figure. Takes one JSON
-argument: {"ours": argv, "peer": argv, "runs": N, "peer_runs": M}; prints {"ours": [ms], "peer": [ms]}.
+argument, {"ours": argv, "peer": argv, "runs": N, "peer_runs": M}, and prints a list of milliseconds
+for each.
 """
 
 from __future__ import annotations

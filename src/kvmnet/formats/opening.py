@@ -1,0 +1,53 @@
+"""An opening in the words of nft(8) and iptables(8)."""
+
+from __future__ import annotations
+
+from kvmnet.model.opening import Opening
+
+
+def nft_rule(opening: Opening) -> tuple[str, ...]:
+    """The rule as words of `nft insert rule FAMILY TABLE CHAIN …`.
+
+    Names of links are quoted for nft's own parser, which reads its arguments as one text.
+    """
+    words: list[str] = []
+    if opening.iif is not None:
+        words += ["iifname", f'"{opening.iif}"']
+    if opening.oif is not None:
+        words += ["oifname", f'"{opening.oif}"']
+    if opening.established:
+        words += ["ct", "state", "established,related"]
+    if opening.protocol is not None and opening.dport is not None:
+        words += [opening.protocol, "dport", str(opening.dport)]
+    return (*words, "accept", "comment", f'"{opening.comment}"')
+
+
+def iptables_rule(opening: Opening) -> tuple[str, ...]:
+    """The rule as words of `iptables -I CHAIN …`, the same for `-C` and `-D`."""
+    words: list[str] = []
+    if opening.iif is not None:
+        words += ["-i", opening.iif]
+    if opening.oif is not None:
+        words += ["-o", opening.oif]
+    if opening.protocol is not None:
+        words += ["-p", opening.protocol]
+    if opening.dport is not None:
+        words += ["--dport", str(opening.dport)]
+    if opening.established:
+        words += ["-m", "conntrack", "--ctstate", "RELATED,ESTABLISHED"]
+    return (*words, "-m", "comment", "--comment", opening.comment, "-j", "ACCEPT")
+
+
+def iptables_program(opening: Opening) -> str:
+    """The program of iptables' two variants and two families that owns the chain."""
+    base = "ip6tables" if opening.family == "ip6" else "iptables"
+    return f"{base}-{'legacy' if opening.backend == 'iptables-legacy' else 'nft'}"
+
+
+def as_command(opening: Opening) -> str:
+    """The command a person would type to make the opening; shown, never executed."""
+    if opening.backend == "nft":
+        rule = " ".join(nft_rule(opening))
+        return f"nft insert rule {opening.family} {opening.table} {opening.chain} {rule}"
+    rule = " ".join(iptables_rule(opening))
+    return f"{iptables_program(opening)} -t {opening.table} -I {opening.chain} {rule}"
