@@ -32,7 +32,7 @@ class Packet(Struct, frozen=True, kw_only=True):
     family: Literal["ip", "ip6"] = "ip"
     iif: str | None = None
     oif: str | None = None
-    protocol: str = "udp"
+    protocol: Literal["udp", "tcp", "ipv6-icmp"] = "udp"
     dport: int = 0
     source: str | None = None
     destination: str | None = None
@@ -47,6 +47,8 @@ class Passage(Struct, frozen=True, kw_only=True):
     chain: FirewallChain | None = None
     rule: FirewallRule | None = None
     """The deciding rule; None with a chain: the chain's policy."""
+    base: FirewallChain | None = None
+    """The base chain in which it is decided; `chain` may be one that it jumps to."""
 
     @property
     def evidence(self) -> str:
@@ -80,7 +82,7 @@ def passage(
     """
     known = set(map(_place, passed_over))
     by_place = {_place(chain): chain for chain in firewall.chains}
-    doubt: _Ending | None = None
+    doubt: Passage | None = None
     for chain in _base_chains(firewall, packet):
         if _place(chain) in known:
             continue
@@ -88,12 +90,16 @@ def passage(
         drops = [ending for ending in endings if ending.outcome == "drop"]
         if drops and len(drops) == len(endings):
             end = drops[-1]
-            return Passage(packet=packet, outcome="blocked", chain=end.chain, rule=end.rule)
+            return _decided("blocked", packet, end, chain)
         if drops and doubt is None:
-            doubt = drops[-1]
-    if doubt is not None:
-        return Passage(packet=packet, outcome="unclear", chain=doubt.chain, rule=doubt.rule)
-    return Passage(packet=packet, outcome="passes")
+            doubt = _decided("unclear", packet, drops[-1], chain)
+    return doubt or Passage(packet=packet, outcome="passes")
+
+
+def _decided(
+    outcome: Literal["blocked", "unclear"], packet: Packet, end: _Ending, base: FirewallChain
+) -> Passage:
+    return Passage(packet=packet, outcome=outcome, chain=end.chain, rule=end.rule, base=base)
 
 
 def _place(chain: FirewallChain) -> tuple[str, str, str, str]:
@@ -177,12 +183,15 @@ def _link_matches(pattern: str | None, link: str | None) -> bool:
     return link == pattern
 
 
+_PROTOCOL_ALIASES = {"icmpv6": "ipv6-icmp", "17": "udp", "6": "tcp", "58": "ipv6-icmp"}
+
+
 def _protocol_matches(pattern: str | None, protocol: str) -> bool:
     if pattern is None or pattern == "all":
         return True
     if pattern.startswith("!"):
         return not _protocol_matches(pattern[1:], protocol)
-    return pattern == protocol
+    return _PROTOCOL_ALIASES.get(pattern, pattern) == protocol
 
 
 def _port_matches(ports: tuple[str, ...], port: int) -> bool:
@@ -208,25 +217,45 @@ def _address_matches(pattern: str | None, address: str | None) -> bool:
         return False
 
 
-def guest_packets(bridge: str, uplink: str | None, guest: str | None) -> tuple[Packet, ...]:
+def guest_packets(
+    bridge: str, uplink: str | None, guest: str | None, family: Literal["ip", "ip6"] = "ip"
+) -> tuple[Packet, ...]:
     """The packets that a guest behind `bridge` needs to get through, in the order of its life.
 
     `guest` is an address inside the network's subnet; `uplink` the host's way out, if it has one.
     """
-    packets = [
-        Packet(hook="prerouting", what="a guest's DHCP request", iif=bridge, dport=67),
-        Packet(hook="input", what="a guest's DHCP request", iif=bridge, dport=67),
-        Packet(hook="output", what="the DHCP answer", oif=bridge, dport=68),
-        Packet(hook="input", what="a guest's DNS query", iif=bridge, dport=53, source=guest),
-        Packet(hook="input", what="a guest's DNS query over TCP", iif=bridge, dport=53,
-               protocol="tcp", source=guest),
+    packets = [*(_first_packets_v6(bridge) if family == "ip6" else _first_packets_v4(bridge))]
+    packets += [
+        Packet(hook="input", what="a guest's DNS query", family=family, iif=bridge, dport=53,
+               source=guest),
+        Packet(hook="input", what="a guest's DNS query over TCP", family=family, iif=bridge,
+               protocol="tcp", dport=53, source=guest),
     ]  # fmt: skip
     if uplink is not None:
+        outside = "192.0.2.1" if family == "ip" else "2001:db8::1"
         packets += [
-            Packet(hook="forward", what="a guest's connection to the outside", iif=bridge,
-                   oif=uplink, protocol="tcp", dport=443, source=guest, destination="192.0.2.1"),
-            Packet(hook="forward", what="the answer from the outside", iif=uplink, oif=bridge,
-                   protocol="tcp", dport=50000, source="192.0.2.1", destination=guest,
+            Packet(hook="forward", what="a guest's connection to the outside", family=family,
+                   iif=bridge, oif=uplink, protocol="tcp", dport=443, source=guest,
+                   destination=outside),
+            Packet(hook="forward", what="the answer from the outside", family=family, iif=uplink,
+                   oif=bridge, protocol="tcp", dport=50000, source=outside, destination=guest,
                    ct_state="established"),
         ]  # fmt: skip
     return tuple(packets)
+
+
+def _first_packets_v4(bridge: str) -> tuple[Packet, ...]:
+    return (
+        Packet(hook="prerouting", what="a guest's DHCP request", iif=bridge, dport=67),
+        Packet(hook="input", what="a guest's DHCP request", iif=bridge, dport=67),
+        Packet(hook="output", what="the DHCP answer", oif=bridge, dport=68),
+    )
+
+
+def _first_packets_v6(bridge: str) -> tuple[Packet, ...]:
+    return (
+        Packet(hook="input", what="a guest's router solicitation", family="ip6", iif=bridge,
+               protocol="ipv6-icmp"),
+        Packet(hook="output", what="the router advertisement", family="ip6", oif=bridge,
+               protocol="ipv6-icmp"),
+    )  # fmt: skip

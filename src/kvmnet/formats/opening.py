@@ -19,6 +19,8 @@ def nft_rule(opening: Opening) -> tuple[str, ...]:
         words += ["ct", "state", "established,related"]
     if opening.protocol is not None and opening.dport is not None:
         words += [opening.protocol, "dport", str(opening.dport)]
+    elif opening.protocol is not None:
+        words += ["meta", "l4proto", opening.protocol]
     return (*words, "accept", "comment", f'"{opening.comment}"')
 
 

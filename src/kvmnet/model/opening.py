@@ -18,7 +18,7 @@ class Opening(Struct, frozen=True, kw_only=True):
     """Marks the rule as kvmnet's: `kvmnet:default`."""
     iif: str | None = None
     oif: str | None = None
-    protocol: Literal["udp", "tcp"] | None = None
+    protocol: Literal["udp", "tcp", "ipv6-icmp"] | None = None
     dport: int | None = None
     established: bool = False
     """Only packets of connections that exist already (and errors about them)."""
