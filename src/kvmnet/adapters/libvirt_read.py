@@ -19,7 +19,7 @@ from msgspec import Struct
 
 from kvmnet.adapters.libvirt import connect, translate
 from kvmnet.errors import InvalidInput, KvmnetError, NotFound, PermissionDenied, TimedOut
-from kvmnet.formats import domain_xml, leases
+from kvmnet.formats import domain_xml, leases, network_xml
 from kvmnet.model.state import Connection, Unread
 from kvmnet.model.virt import AgentAddress, Guest, Lease, Network, NetworkConfig
 
@@ -118,8 +118,6 @@ class _Reader:
                     self.result.leases.append(leases.lease(raw, connection=self.uri, network=name))
 
     def network_config(self, net: Any, flags: int) -> NetworkConfig:
-        from kvmnet.formats import network_xml
-
         return network_xml.parse(self.call(net.XMLDesc, flags)).config
 
     def guests(self) -> None:

@@ -1,0 +1,34 @@
+"""The one shape of everything that is found wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal
+
+from msgspec import Struct
+
+Severity = Literal["problem", "warning", "note"]
+MANY = 5
+
+
+class Finding(Struct, frozen=True, kw_only=True):
+    """One thing that is wrong, or will be."""
+
+    name: str
+    """The problem's stable name, for example `network-inactive`."""
+    severity: Severity
+    """problem: something does not work now. warning: it will fail. note: good to know."""
+    subject: str
+    """What it is about: `network default`, `guest web`, `bridge br0`."""
+    what: str
+    evidence: tuple[str, ...] = ()
+    fix: tuple[str, ...] = ()
+    """Commands that mend it, one after the other; empty where people have to decide."""
+
+
+def some(names: Iterable[str]) -> str:
+    """Names for a sentence: all of a few, else the first few and how many more."""
+    every = list(dict.fromkeys(names))
+    if len(every) <= MANY:
+        return ", ".join(every)
+    return f"{', '.join(every[:MANY])} and {len(every) - MANY} more"
