@@ -10,6 +10,10 @@ from typing import IO, NamedTuple
 from kvmnet.errors import CommandFailed, TimedOut, Unavailable
 
 DEFAULT_TIMEOUT_S = 10.0
+PIPE = subprocess.PIPE
+
+Running = subprocess.Popen[bytes]
+"""A program that goes on beside this one."""
 
 _PACKAGES = {
     "ip": "iproute2",
@@ -84,7 +88,7 @@ def spawn(
     stderr: int | IO[bytes] = subprocess.DEVNULL,
     env: Mapping[str, str] | None = None,
     new_session: bool = False,
-) -> subprocess.Popen[bytes]:
+) -> Running:
     """Start a program that goes on beside this one; the caller ends it and waits for it."""
     try:
         return subprocess.Popen(
@@ -97,6 +101,21 @@ def spawn(
         )
     except FileNotFoundError:
         raise _missing(argv[0]) from None
+
+
+def wait(process: Running, timeout: float, *, accept: Sequence[int] = (0,)) -> int:
+    """The exit status of a spawned program. Raises `TimedOut` (it goes on), `CommandFailed`."""
+    argv = process.args if isinstance(process.args, list) else [process.args]
+    words = tuple(str(word) for word in argv)
+    try:
+        status = process.wait(timeout)
+    except subprocess.TimeoutExpired:
+        raise TimedOut(
+            f"`{' '.join(words)}` did not end", why=f"it was given {timeout:g} seconds"
+        ) from None
+    if status not in accept:
+        raise CommandFailed(words, status, "")
+    return status
 
 
 def _missing(program: str) -> Unavailable:

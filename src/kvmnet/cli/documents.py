@@ -11,8 +11,31 @@ from typing import Literal
 from msgspec import Struct
 
 from kvmnet.core.macs import MacUse
+from kvmnet.lab.status import GuestStatus, PlaceStatus
 from kvmnet.model.state import Unread
 from kvmnet.model.values import Mac
+
+
+class LabStatus(Struct, frozen=True, kw_only=True):
+    """One lab that is up."""
+
+    name: str
+    pid: int
+    """Its init, as this machine sees it."""
+    started_at: int
+    """Seconds since the epoch."""
+    places: tuple[PlaceStatus, ...]
+    guests: tuple[GuestStatus, ...]
+
+
+class LabDocument(Struct, frozen=True, kw_only=True):
+    """`kvmnet lab status --json`."""
+
+    format: Literal["kvmnet.lab"] = "kvmnet.lab"
+    version: int = 1
+    labs: tuple[LabStatus, ...]
+    crashed: tuple[str, ...]
+    """Labs that had ended without `lab down`, whose records were removed just now."""
 
 
 class MacCheckDocument(Struct, frozen=True, kw_only=True):

@@ -1,0 +1,24 @@
+#!/bin/busybox sh
+# What the guest's DHCP client calls, with the lease in its environment.
+case "$1" in
+    bound | renew)
+        ip -4 address flush dev "$interface"
+        ip -4 address add "$ip/$mask" broadcast + dev "$interface"
+        [ -n "$mtu" ] && ip link set "$interface" mtu "$mtu"
+        for gateway in $router; do
+            metric="$((100 + ${interface#eth}))"
+            ip -4 route replace default via "$gateway" dev "$interface" metric "$metric"
+        done
+        : > /run/resolv.conf.new
+        [ -n "$domain" ] && echo "search $domain" >> /run/resolv.conf.new
+        for server in $dns; do
+            echo "nameserver $server" >> /run/resolv.conf.new
+        done
+        cp /run/resolv.conf.new /etc/resolv.conf
+        ;;
+    deconfig)
+        ip -4 address flush dev "$interface"
+        ip link set "$interface" up
+        ;;
+esac
+exit 0
