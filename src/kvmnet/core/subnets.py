@@ -1,0 +1,167 @@
+"""Subnets: what is in use on a host and elsewhere it reaches, and what is still free."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Iterator
+
+from msgspec import Struct
+
+from kvmnet.errors import InvalidInput, Refused
+from kvmnet.model.host import Family
+from kvmnet.model.state import State
+from kvmnet.model.values import Cidr
+
+Subnet = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+DEFAULT_LIKE_BITS = {4: 7, 6: 7}
+"""Routes with so short a prefix lead "everywhere" (VPNs use 0.0.0.0/1), they occupy nothing."""
+
+
+class Occupied(Struct, frozen=True, kw_only=True):
+    """A subnet in use, and by what."""
+
+    subnet: Cidr
+    by: str
+    """For people: `route of eth0`, `network lab1 (not active)`."""
+
+
+def occupied(state: State, *, except_network: str | None = None) -> tuple[Occupied, ...]:
+    """All subnets that the host has or reaches other than by its default route.
+
+    `except_network` leaves out one libvirt network and what hangs on its bridge.
+    """
+    own = state.network(except_network) if except_network is not None else None
+    bridges = {c.bridge for c in (own.live, own.saved) if c is not None} if own else set()
+    found = [*_networks(state, except_network), *_docker(state), *_kernel(state, bridges)]
+    return tuple({item.subnet: item for item in reversed(found)}.values())[::-1]
+
+
+def _networks(state: State, left_out: str | None) -> Iterator[Occupied]:
+    for network in state.networks:
+        if network.name == left_out:
+            continue
+        standing = "active" if network.active else "not active"
+        for config in (network.live, network.saved):
+            for ip in config.ips if config is not None else ():
+                subnet = _subnet(f"{ip.address}/{ip.prefix_len}")
+                if subnet is not None:
+                    yield Occupied(subnet=subnet, by=f"libvirt network {network.name} ({standing})")
+
+
+def _docker(state: State) -> Iterator[Occupied]:
+    for network in state.docker_networks:
+        for subnet in network.subnets:
+            yield Occupied(subnet=subnet, by=f"Docker network {network.name}")
+
+
+def _kernel(state: State, left_out: set[str | None]) -> Iterator[Occupied]:
+    for address in state.addresses:
+        if address.link in left_out or address.scope in {"host", "link"}:
+            continue
+        subnet = _subnet(f"{address.ip}/{address.prefix_len}")
+        if subnet is not None:
+            yield Occupied(subnet=subnet, by=f"address {address.ip} of {address.link}")
+    for route in state.routes:
+        if route.link in left_out or route.table == "local" or route.type in {"multicast"}:
+            continue
+        subnet = _subnet(route.destination)
+        if subnet is None or _is_default_like(subnet):
+            continue
+        way = f" through {route.link}" if route.link else ""
+        yield Occupied(subnet=subnet, by=f"route to {subnet}{way} (table {route.table})")
+
+
+def _subnet(text: str) -> Cidr | None:
+    """The prefix in canonical form; None for what guests could never share (link-local, groups)."""
+    subnet = ipaddress.ip_interface(text).network
+    if subnet.is_multicast or subnet.is_loopback or (subnet.is_link_local and subnet.version == 6):
+        return None
+    return Cidr(str(subnet))
+
+
+def _is_default_like(subnet: Cidr) -> bool:
+    network = ipaddress.ip_network(subnet)
+    return network.prefixlen <= DEFAULT_LIKE_BITS[network.version]
+
+
+def overlap(subnet: Cidr, taken: tuple[Occupied, ...]) -> Occupied | None:
+    """The first of the subnets in use that shares an address with `subnet`."""
+    wanted = ipaddress.ip_network(subnet)
+    return next((x for x in taken if wanted.overlaps(ipaddress.ip_network(x.subnet))), None)
+
+
+def candidates_v4() -> Iterator[Cidr]:
+    """Private /24 subnets (RFC 1918), libvirt's own default first, then the least likely in use."""
+    thirds = [122, *range(123, 255), *range(100, 122), *range(2, 100)]
+    yield from (Cidr(f"192.168.{third}.0/24") for third in thirds)
+    for second in (*range(100, 255), *range(1, 100)):
+        yield from (Cidr(f"10.{second}.{third}.0/24") for third in range(0, 255, 16))
+    for second in range(31, 15, -1):
+        yield from (Cidr(f"172.{second}.{third}.0/24") for third in range(0, 255, 16))
+
+
+def free_subnet(
+    family: Family, taken: tuple[Occupied, ...], random_bytes: Callable[[int], bytes]
+) -> Cidr:
+    """A subnet that overlaps nothing: a private /24, or a random unique local /64 (RFC 4193).
+
+    Raises `Refused` where there is none.
+    """
+    if family == 4:
+        networks = [n for x in taken if (n := ipaddress.ip_network(x.subnet)).version == 4]
+        for candidate in candidates_v4():
+            wanted = ipaddress.ip_network(candidate)
+            if not any(wanted.overlaps(network) for network in networks):
+                return candidate
+        raise Refused(
+            "no private IPv4 subnet is free",
+            why="routes, addresses and networks of this host cover all of RFC 1918",
+            hint="name one yourself: --subnet CIDR",
+        )
+    while True:
+        # 0xfd, forty random bits, subnet zero: RFC 4193, section 3.1
+        prefix = (b"\xfd" + random_bytes(5)).ljust(16, b"\0")
+        candidate = Cidr(f"{ipaddress.IPv6Address(prefix)}/64")
+        if overlap(candidate, taken) is None:
+            return candidate
+
+
+def check_subnet(subnet: Cidr, family: Family) -> Subnet:
+    """The subnet as a network that guests can live in. Raises `InvalidInput` with the reason."""
+    network = ipaddress.ip_network(subnet)
+    if network.version != family:
+        raise InvalidInput(f"{subnet} is not an IPv{family} subnet")
+    reason = _unusable(network)
+    if reason:
+        example = "192.168.122.0/24" if family == 4 else "fd12:3456:789a::/64"
+        raise InvalidInput(
+            f"{subnet} can not be a guest network's subnet", why=reason,
+            hint=f"an example: {example}, or leave the choice to kvmnet: auto",
+        )  # fmt: skip
+    return network
+
+
+def _unusable(network: Subnet) -> str:
+    """Why guests can't live there, or nothing. Ranges are IANA's special-purpose registries."""
+    if network.is_multicast:
+        return "it is for multicast groups"
+    if network.is_loopback:
+        return "it is for the host itself (loopback)"
+    if network.is_link_local:
+        return "it is link-local: every link has it already"
+    if network.is_unspecified or (network.version == 4 and network.network_address in _THIS):
+        return "addresses in 0.0.0.0/8 mean `this network`"
+    if network.version == 4 and network.network_address in _RESERVED:
+        return "it is reserved (240.0.0.0/4)"
+    if network.version == 4 and network.prefixlen > 29:
+        return "it has no room: the host takes one address, guests need at least a /29"
+    if network.version == 4 and network.prefixlen < 8:
+        return "it is larger than any private range"
+    if network.version == 6 and network.prefixlen != 64:
+        return "guests configure themselves only in a /64 (RFC 4862)"
+    return ""
+
+
+_THIS = ipaddress.ip_network("0.0.0.0/8")
+_RESERVED = ipaddress.ip_network("240.0.0.0/4")

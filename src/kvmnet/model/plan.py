@@ -1,0 +1,151 @@
+"""Plans: the steps that change a host, each with the step that undoes it.
+
+A plan is complete before its first step is taken. It goes to JSON as it is: that is what the
+journal keeps, and what --dry-run --json prints.
+
+Each step can be taken twice without harm, and its undo can be taken whether the step was taken,
+half taken or not at all: a process that is killed can't say how far it came.
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from kvmnet.model.opening import Opening
+from kvmnet.model.virt import NetworkConfig
+
+
+class DefineNetwork(Struct, frozen=True, kw_only=True, tag="define-network"):
+    """Save the definition of a network; an existing one of that name is replaced."""
+
+    name: str
+    config: NetworkConfig
+
+    def __str__(self) -> str:
+        places = [self.config.bridge or "no bridge"]
+        places += [f"{ip.address}/{ip.prefix_len}" for ip in self.config.ips]
+        return f"define network {self.name} ({self.config.mode}, {', '.join(places)})"
+
+
+class RestoreNetwork(Struct, frozen=True, kw_only=True, tag="restore-network"):
+    """Save a network's definition exactly as it was before."""
+
+    name: str
+    xml: str
+
+    def __str__(self) -> str:
+        return f"define network {self.name} as it was"
+
+
+class UndefineNetwork(Struct, frozen=True, kw_only=True, tag="undefine-network"):
+    """Forget a network's saved definition."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return f"remove the definition of network {self.name}"
+
+
+class StartNetwork(Struct, frozen=True, kw_only=True, tag="start-network"):
+    name: str
+
+    def __str__(self) -> str:
+        return f"start network {self.name}"
+
+
+class StopNetwork(Struct, frozen=True, kw_only=True, tag="stop-network"):
+    name: str
+
+    def __str__(self) -> str:
+        return f"stop network {self.name}"
+
+
+class SetAutostart(Struct, frozen=True, kw_only=True, tag="set-autostart"):
+    name: str
+    on: bool
+
+    def __str__(self) -> str:
+        return f"{'start' if self.on else 'do not start'} network {self.name} when the host starts"
+
+
+class SetSysctl(Struct, frozen=True, kw_only=True, tag="set-sysctl"):
+    """Set a kernel setting of the running host. NIC names in `name` may have dots: see `path`."""
+
+    name: str
+    value: str
+    path: str
+    """The file below /proc/sys."""
+
+    def __str__(self) -> str:
+        return f"set {self.name} = {self.value}"
+
+
+class WriteFile(Struct, frozen=True, kw_only=True, tag="write-file"):
+    path: str
+    text: str
+    mode: int = 0o644
+
+    def __str__(self) -> str:
+        return f"write {self.path}"
+
+
+class RemoveFile(Struct, frozen=True, kw_only=True, tag="remove-file"):
+    path: str
+
+    def __str__(self) -> str:
+        return f"remove {self.path}"
+
+
+class MakeOpening(Struct, frozen=True, kw_only=True, tag="make-opening"):
+    opening: Opening
+
+    def __str__(self) -> str:
+        rule = self.opening
+        what = "answers" if rule.established else "packets"
+        if rule.dport is not None:
+            what = f"{rule.protocol} port {rule.dport}"
+        where = f"from {rule.iif}" if rule.iif is not None else f"to {rule.oif}"
+        return f"accept {what} {where} in firewall chain {rule.family} {rule.table} {rule.chain}"
+
+
+class CloseOpening(Struct, frozen=True, kw_only=True, tag="close-opening"):
+    opening: Opening
+
+    def __str__(self) -> str:
+        rule = self.opening
+        return f"remove kvmnet's rule from firewall chain {rule.family} {rule.table} {rule.chain}"
+
+
+Step = (
+    DefineNetwork
+    | RestoreNetwork
+    | UndefineNetwork
+    | StartNetwork
+    | StopNetwork
+    | SetAutostart
+    | SetSysctl
+    | WriteFile
+    | RemoveFile
+    | MakeOpening
+    | CloseOpening
+)
+
+
+class PlannedStep(Struct, frozen=True, kw_only=True):
+    """A step, what undoes it, and whom it disturbs."""
+
+    step: Step
+    undo: Step | None
+    """None: nothing to undo, or nothing that could (deleting is undone by defining again)."""
+    disturbs: str = "nobody"
+    """For people: nobody, `guests web and db: cut off until …`."""
+
+
+class Plan(Struct, frozen=True, kw_only=True):
+    """What will be done, in this order."""
+
+    title: str
+    """For people and the history: `create network lab1`."""
+    steps: tuple[PlannedStep, ...] = ()
+    notes: tuple[str, ...] = ()
+    """What else people should know: consequences, what was chosen and why."""
