@@ -29,6 +29,7 @@ _SCRIPTS = (
     ("guest-init.sh", "init"),
     ("nic-watch.sh", "etc/nic-watch.sh"),
     ("guest-udhcpc.sh", "etc/udhcpc.sh"),
+    ("guest-shutdown.sh", "sbin/shutdown"),
 )
 
 
@@ -55,7 +56,7 @@ def ensure(say: Callable[[str], None]) -> Image:
             _build(cache, folder, found, parts)
         return Image(
             key=key,
-            kernel=found.image,
+            kernel=Path(found.image),
             initrd=folder / "initrd",
             public_key=folder / "guest_key.pub",
         )

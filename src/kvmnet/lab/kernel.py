@@ -26,8 +26,8 @@ class Kernel(Struct, frozen=True, kw_only=True):
 
     version: str
     """As in `uname -r`."""
-    image: Path
-    modules: Path
+    image: str
+    modules: str
     """The folder `lib/modules/VERSION`."""
 
 
@@ -40,7 +40,7 @@ def ensure(cache: Path, say: Callable[[str], None]) -> Kernel:
     text = read_optional(note)
     if text is not None:
         known = msgspec.json.decode(text, type=Kernel)
-        if known.image.is_file() and known.modules.is_dir():
+        if Path(known.image).is_file() and Path(known.modules).is_dir():
             return known
     try:
         found = _download(cache, say)
@@ -80,7 +80,7 @@ def _in_roots(roots: Sequence[Path]) -> Kernel | None:
                 for below in ("lib/modules", "usr/lib/modules"):
                     if (other / below / version / "kernel").is_dir():
                         modules = other / below / version
-                        return Kernel(version=version, image=image, modules=modules)
+                        return Kernel(version=version, image=str(image), modules=str(modules))
     return None
 
 
@@ -96,8 +96,9 @@ def load_order(kernel: Kernel, wanted: Sequence[str]) -> list[tuple[str, bytes]]
 
     Modules that are built into the kernel are left out. Raises `Unavailable`.
     """
-    files = {_module_name(path): path for path in sorted(kernel.modules.rglob("*.ko*"))}
-    builtin = read_optional(kernel.modules / "modules.builtin") or ""
+    root = Path(kernel.modules)
+    files = {_module_name(path): path for path in sorted(root.rglob("*.ko*"))}
+    builtin = read_optional(root / "modules.builtin") or ""
     built_in = {_module_name(Path(line)) for line in builtin.splitlines()}
     order: dict[str, bytes] = {}
 
