@@ -12,6 +12,8 @@ from msgspec import Struct
 
 from kvmnet.core.macs import MacUse
 from kvmnet.lab.status import GuestStatus, PlaceStatus
+from kvmnet.model.plan import Plan
+from kvmnet.model.probe import ProbeReport
 from kvmnet.model.state import Unread
 from kvmnet.model.values import Mac
 
@@ -62,3 +64,22 @@ class MacDocument(Struct, frozen=True, kw_only=True):
     """That one of `macs` equals one of `among` addresses which kvmnet can't see."""
     among: int
     unread: tuple[Unread, ...]
+
+
+class ProbeDocument(Struct, frozen=True, kw_only=True):
+    """`kvmnet probe TARGET --json`."""
+
+    format: Literal["kvmnet.probe"] = "kvmnet.probe"
+    version: int = 1
+    ok: bool
+    """No step failed."""
+    report: ProbeReport
+
+
+class PlanDocument(Struct, frozen=True, kw_only=True):
+    """What a command that changes something did, or with --dry-run would do."""
+
+    format: Literal["kvmnet.plan"] = "kvmnet.plan"
+    version: int = 1
+    plan: Plan
+    applied: bool

@@ -49,8 +49,9 @@ def common_options() -> argparse.ArgumentParser:
 
 
 def build_parser(argv: Sequence[str]) -> argparse.ArgumentParser:
-    """The parser, with the arguments of those commands that `argv` names."""
+    """The parser, with the arguments of the command that `argv` names."""
     common = common_options()
+    wanted = named_command(argv)
     parser = argparse.ArgumentParser(
         prog="kvmnet",
         description="Put KVM/libvirt guests on the network: NAT by default, bridged on demand.",
@@ -71,7 +72,7 @@ def build_parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
     for name, summary in COMMANDS:
-        if name in argv:
+        if name == wanted:
             module = import_module(f"kvmnet.cli.{name}")
             sub = commands.add_parser(
                 name, help=summary, description=module.__doc__, parents=[common],
@@ -81,6 +82,16 @@ def build_parser(argv: Sequence[str]) -> argparse.ArgumentParser:
         else:
             commands.add_parser(name, help=summary)
     return parser
+
+
+def named_command(argv: Sequence[str]) -> str | None:
+    """The first word that is neither an option nor the value of one of the common options."""
+    previous = ""
+    for word in argv:
+        if not word.startswith("-") and previous not in {"--connect", "--color"}:
+            return word
+        previous = word
+    return None
 
 
 def _lab_name(text: str) -> str:

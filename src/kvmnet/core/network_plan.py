@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable, Iterator
+from uuid import UUID
 
 from msgspec import Struct
 
@@ -62,10 +63,14 @@ def plan_create(
         else _own_config(state, request, random_bytes)
     )
     name = request.name
+    uuid = str(UUID(bytes=random_bytes(16), version=4))
     steps = [
         *(accept_ra_steps(state, saved.accept_ra_file) if forwards_ipv6(config) else ()),
-        PlannedStep(step=DefineNetwork(name=name, config=config), undo=UndefineNetwork(name=name)),
-        PlannedStep(step=StartNetwork(name=name), undo=StopNetwork(name=name)),
+        PlannedStep(
+            step=DefineNetwork(name=name, uuid=uuid, config=config),
+            undo=UndefineNetwork(name=name, uuid=uuid),
+        ),
+        PlannedStep(step=StartNetwork(name=name), undo=StopNetwork(name=name, uuid=uuid)),
     ]
     if request.autostart:
         steps.append(

@@ -132,10 +132,12 @@ def _lease(element: etree._Element) -> int:
     return int(element.get("expiry", "0")) * _LEASE_UNITS[unit]
 
 
-def render(name: str, config: NetworkConfig) -> str:
+def render(name: str, config: NetworkConfig, uuid: str = "") -> str:
     """The XML that defines such a network. `parse` of it gives the same config again."""
     root = etree.Element("network", nsmap={"dnsmasq": DNSMASQ_NAMESPACE})
     etree.SubElement(root, "name").text = name
+    if uuid:
+        etree.SubElement(root, "uuid").text = uuid
     if config.mode != "isolated":
         _render_forward(root, config)
     if config.bridge is not None:

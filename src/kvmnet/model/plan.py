@@ -19,6 +19,8 @@ class DefineNetwork(Struct, frozen=True, kw_only=True, tag="define-network"):
     """Save the definition of a network; an existing one of that name is replaced."""
 
     name: str
+    uuid: str
+    """Chosen by the plan, so that undo takes away this network and no other of that name."""
     config: NetworkConfig
 
     def __str__(self) -> str:
@@ -38,9 +40,10 @@ class RestoreNetwork(Struct, frozen=True, kw_only=True, tag="restore-network"):
 
 
 class UndefineNetwork(Struct, frozen=True, kw_only=True, tag="undefine-network"):
-    """Forget a network's saved definition."""
+    """Forget a network's saved definition; with `uuid` only if it is that network."""
 
     name: str
+    uuid: str | None = None
 
     def __str__(self) -> str:
         return f"remove the definition of network {self.name}"
@@ -54,7 +57,10 @@ class StartNetwork(Struct, frozen=True, kw_only=True, tag="start-network"):
 
 
 class StopNetwork(Struct, frozen=True, kw_only=True, tag="stop-network"):
+    """Stop a network; with `uuid` only if it is that network."""
+
     name: str
+    uuid: str | None = None
 
     def __str__(self) -> str:
         return f"stop network {self.name}"

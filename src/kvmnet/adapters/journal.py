@@ -1,0 +1,92 @@
+"""The journal: transactions on disk, written before what they describe is done.
+
+One file each in a directory of the user's own (root: /var/lib/kvmnet/transactions). A file whose
+outcome is `open` while nobody holds the lock belongs to a kvmnet that was cut off.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgspec
+
+from kvmnet.adapters import files
+from kvmnet.errors import Failed, Refused
+from kvmnet.model.transaction import Transaction
+
+KEPT_IN_HISTORY = 100
+
+
+def state_directory() -> Path:
+    """Where this user's kvmnet keeps its journal (KVMNET_STATE_DIR says otherwise)."""
+    named = os.environ.get("KVMNET_STATE_DIR")
+    if named:
+        return Path(named)
+    if os.geteuid() == 0:
+        return Path("/var/lib/kvmnet")
+    base = os.environ.get("XDG_STATE_HOME")
+    return (Path(base) if base else Path.home() / ".local" / "state") / "kvmnet"
+
+
+def _directory() -> Path:
+    return state_directory() / "transactions"
+
+
+def _path(transaction_id: str) -> Path:
+    return _directory() / f"{transaction_id}.json"
+
+
+def write(transaction: Transaction) -> None:
+    """Put the transaction on disk, for good before this returns. Raises `Failed` (disk full …)."""
+    directory = _directory()
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise Failed(f"{directory} can not be made", why=error.strerror or "") from None
+    text = msgspec.json.encode(transaction).decode()
+    files.write_atomic(_path(transaction.id), text, mode=0o600)
+
+
+def begin(transaction: Transaction) -> None:
+    """Write a new transaction. Raises `Refused` if it can't be kept: then nothing may be done."""
+    try:
+        write(transaction)
+    except Failed as error:
+        raise Refused(
+            "nothing was changed",
+            why=f"the journal, without which no change could be undone: {error}",
+            hint=f"make room below {state_directory()}",
+        ) from None
+
+
+def transactions() -> tuple[Transaction, ...]:
+    """All that are on disk, oldest first. A file that can't be understood raises `Failed`."""
+    found = []
+    for path in sorted(_directory().glob("*.json")):
+        text = files.read_text(path)
+        try:
+            found.append(msgspec.json.decode(text, type=Transaction))
+        except msgspec.DecodeError as error:
+            raise Failed(
+                f"the journal {path} can not be understood", why=str(error),
+                hint="it may be from a newer kvmnet; move it away to go on without it",
+            ) from None  # fmt: skip
+    return tuple(found)
+
+
+def unfinished() -> tuple[Transaction, ...]:
+    """Those that were cut off, or that could not be undone."""
+    return tuple(one for one in transactions() if one.outcome in {"open", "stuck"})
+
+
+def forget_old() -> None:
+    """Keep the history short: the oldest finished transactions go."""
+    done = [one for one in transactions() if one.outcome in {"kept", "undone"}]
+    for one in done[: max(0, len(done) - KEPT_IN_HISTORY)]:
+        files.remove(_path(one.id))
+
+
+def forget(transaction: Transaction) -> None:
+    """Remove a transaction from the disk."""
+    files.remove(_path(transaction.id))

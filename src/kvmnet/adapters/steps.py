@@ -1,0 +1,35 @@
+"""Takes the steps of a plan: the one place where a step meets what it changes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from kvmnet.adapters import files, libvirt_networks, openings, sysctl_write
+from kvmnet.model import plan
+
+
+def take(step: plan.Step, uri: str | None) -> None:
+    """Do what the step says, on the libvirt connection `uri`. Raises `KvmnetError`."""
+    match step:
+        case plan.DefineNetwork():
+            libvirt_networks.define(uri, step.name, step.uuid, step.config)
+        case plan.RestoreNetwork():
+            libvirt_networks.define_xml(uri, step.name, step.xml)
+        case plan.UndefineNetwork():
+            libvirt_networks.undefine(uri, step.name, step.uuid)
+        case plan.StartNetwork():
+            libvirt_networks.start(uri, step.name)
+        case plan.StopNetwork():
+            libvirt_networks.stop(uri, step.name, step.uuid)
+        case plan.SetAutostart():
+            libvirt_networks.set_autostart(uri, step.name, step.on)
+        case plan.SetSysctl():
+            sysctl_write.write_sysctl(step.path, step.value)
+        case plan.WriteFile():
+            files.write_atomic(Path(step.path), step.text, mode=step.mode)
+        case plan.RemoveFile():
+            files.remove(Path(step.path))
+        case plan.MakeOpening():
+            openings.make(step.opening)
+        case plan.CloseOpening():
+            openings.close(step.opening)

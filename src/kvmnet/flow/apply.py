@@ -1,0 +1,158 @@
+"""How a plan becomes real, and how it is taken back.
+
+The whole story is `apply`: journal, steps, verify, keep; and on any failure, the undo of every step
+that was begun, in reverse order. A kvmnet that is killed leaves its journal open, and the next one
+that wants to change something finds it under the lock and undoes it first (`recover`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+import msgspec
+
+from kvmnet.adapters import journal, lock, steps
+from kvmnet.errors import Interrupted, KvmnetError, NotUndone, Undone
+from kvmnet.model.plan import Plan, PlannedStep
+from kvmnet.model.transaction import Outcome, Transaction
+
+STOPPING_SIGNALS = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+
+
+class Watcher(Protocol):
+    """Is told how far a transaction is: for progress on a terminal, and for tests."""
+
+    def began(self, number: int, planned: PlannedStep) -> None:
+        """Step `number` (from 1) is in the journal and will be taken now."""
+
+    def done(self, number: int, planned: PlannedStep) -> None:
+        """Step `number` was taken."""
+
+    def undoing(self, planned: PlannedStep) -> None:
+        """The undo of a step will be taken now."""
+
+    def say(self, text: str) -> None:
+        """Something else that people should know."""
+
+
+@contextlib.contextmanager
+def changing(command: str, watcher: Watcher) -> Iterator[None]:
+    """Hold the lock while this host is changed, after undoing what was cut off earlier.
+
+    Planning belongs inside too: two kvmnets that choose a free subnet must not choose the same.
+    """
+    with lock.hold(command, watcher.say):
+        recover(watcher)
+        yield
+
+
+def apply(
+    plan: Plan, *, uri: str | None, command: str, verify: Callable[[], None], watcher: Watcher
+) -> None:
+    """Take the plan's steps and keep them if `verify` agrees, else undo them all.
+
+    `verify` raises a `KvmnetError` if the host is not as it should be now. Raises `Refused` (no
+    journal: nothing was touched), `Undone`, `Interrupted` (all put back), `NotUndone`.
+    """
+    current = _new_transaction(plan, uri, command)
+    try:
+        journal.begin(current)
+        for number, planned in enumerate(plan.steps, start=1):
+            current = msgspec.structs.replace(current, begun=number)
+            journal.write(current)
+            watcher.began(number, planned)
+            steps.take(planned.step, uri)
+            watcher.done(number, planned)
+        verify()
+        _close(current, "kept")
+    except KeyboardInterrupt:
+        undo(current, "stopped by the user", watcher)
+        raise Interrupted(
+            f"{plan.title}: stopped by the user", why="everything was put back as it was"
+        ) from None
+    except KvmnetError as error:
+        if current.begun == 0:
+            raise
+        undo(current, str(error), watcher)
+        raise Undone(
+            f"{plan.title} did not work; everything was put back as it was",
+            why=str(error), hint=error.hint,
+        ) from None  # fmt: skip
+    journal.forget_old()
+
+
+def _new_transaction(plan: Plan, uri: str | None, command: str) -> Transaction:
+    now = time.time()
+    stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime(now))
+    return Transaction(
+        id=f"{stamp}.{int(now % 1 * 1e6):06}-{os.getpid()}",
+        began_at=int(now),
+        command=command,
+        uri=uri,
+        plan=plan,
+    )
+
+
+def _close(transaction: Transaction, outcome: Outcome, why: str = "") -> None:
+    journal.write(
+        msgspec.structs.replace(transaction, outcome=outcome, why=why, ended_at=int(time.time()))
+    )
+
+
+def undo(transaction: Transaction, why: str, watcher: Watcher) -> None:
+    """Take the undo of every step that was begun, the last first; nothing stops it half-way.
+
+    An undo that fails does not keep the others from being taken; `NotUndone` names what is left.
+    """
+    with _signals_held():
+        left: list[str] = []
+        for planned in reversed(transaction.plan.steps[: transaction.begun]):
+            if planned.undo is None:
+                continue
+            watcher.undoing(planned)
+            try:
+                steps.take(planned.undo, transaction.uri)
+            except KvmnetError as error:
+                left.append(f"{planned.undo}: {error}")
+        if left:
+            _note_end(transaction, "stuck", "; ".join(left))
+            raise NotUndone(
+                f"{transaction.plan.title} failed, and not all of it could be undone",
+                why="; ".join(left),
+                hint="mend that and run any kvmnet command that changes something: it tries again",
+            )
+        _note_end(transaction, "undone", why)
+
+
+def _note_end(transaction: Transaction, outcome: Outcome, why: str) -> None:
+    """Note how it ended; where the disk is full, an undone transaction is forgotten instead."""
+    try:
+        _close(transaction, outcome, why)
+    except KvmnetError:
+        if outcome == "undone":
+            journal.forget(transaction)
+
+
+@contextlib.contextmanager
+def _signals_held() -> Iterator[None]:
+    """Ctrl-C and its like wait until the end: putting things back is never left half-way."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def recover(watcher: Watcher) -> None:
+    """Undo what an earlier kvmnet left half-done. Only for the holder of the lock."""
+    for transaction in reversed(journal.unfinished()):
+        watcher.say(
+            f"an earlier kvmnet was cut off at step {transaction.begun} of "
+            f"{len(transaction.plan.steps)} of `{transaction.plan.title}`: undoing it"
+        )
+        undo(transaction, "kvmnet was cut off", watcher)

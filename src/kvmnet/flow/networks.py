@@ -1,0 +1,138 @@
+"""libvirt networks, from what the user asks for to what is proven to be there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from kvmnet.adapters import files, libvirt_networks
+from kvmnet.core import network_plan
+from kvmnet.core.accept_ra import ACCEPT_RA_FILE
+from kvmnet.core.network_plan import Saved
+from kvmnet.errors import Failed
+from kvmnet.flow.apply import Watcher, apply, changing
+from kvmnet.flow.observe import Part, observe
+from kvmnet.model.desired import NetworkRequest
+from kvmnet.model.plan import (
+    DefineNetwork,
+    Plan,
+    RestoreNetwork,
+    SetAutostart,
+    StartNetwork,
+    StopNetwork,
+    UndefineNetwork,
+)
+from kvmnet.model.state import State
+
+PLANNING_PARTS = frozenset(
+    {
+        Part.LINKS, Part.ADDRESSES, Part.ROUTES, Part.NEIGHBOURS, Part.FORWARDING, Part.SYSCTLS,
+        Part.DOCKER, Part.NETWORKS, Part.GUESTS, Part.LEASES,
+    }
+)  # fmt: skip
+
+Planner = Callable[[State, Saved], Plan]
+"""A pure function that knows what the user wants: create, start, stop, delete."""
+
+Consent = Callable[[Plan], None]
+"""Shows the plan to the user and raises an error unless it may be carried out."""
+
+
+def creation(request: NetworkRequest) -> Planner:
+    return lambda state, saved: network_plan.plan_create(state, request, saved, os.urandom)
+
+
+def start(name: str) -> Planner:
+    return lambda state, saved: network_plan.plan_start(state, name, saved)
+
+
+def stop(name: str, *, even_in_use: bool) -> Planner:
+    return lambda state, _saved: network_plan.plan_stop(state, name, even_in_use=even_in_use)
+
+
+def deletion(name: str, *, even_in_use: bool) -> Planner:
+    return lambda state, saved: network_plan.plan_delete(
+        state, name, saved, even_in_use=even_in_use
+    )
+
+
+def propose(planner: Planner, name: str, uri: str | None, watcher: Watcher) -> Plan:
+    """The plan for the host as it is now; nothing is touched.
+
+    Raises the planner's refusals, and `Unavailable` or `PermissionDenied` where libvirt does not
+    let networks be changed.
+    """
+    libvirt_networks.check_writable(uri)
+    state = observe(uri, PLANNING_PARTS)
+    for gap in state.unread:
+        watcher.say(f"not looked at: {gap.what} ({gap.why})")
+    saved = Saved(
+        network_xml=libvirt_networks.saved_xml(uri, name),
+        accept_ra_file=_text(Path(ACCEPT_RA_FILE)),
+    )
+    return planner(state, saved)
+
+
+def _text(path: Path) -> str | None:
+    return files.read_text(path) if path.exists() else None
+
+
+def carry_out(
+    planner: Planner,
+    name: str,
+    *,
+    uri: str | None,
+    command: str,
+    consent: Consent,
+    watcher: Watcher,
+) -> Plan:
+    """Plan under the lock, ask, apply, verify. Returns the plan; it may have had no steps."""
+    with changing(command, watcher):
+        plan = propose(planner, name, uri, watcher)
+        consent(plan)
+        if plan.steps:
+            apply(
+                plan, uri=uri, command=command, watcher=watcher,
+                verify=lambda: verify_networks(plan, uri),
+            )  # fmt: skip
+        return plan
+
+
+def verify_networks(plan: Plan, uri: str | None) -> None:
+    """Look again: are the plan's networks as its steps say? Raises `Failed` with what differs."""
+    state = observe(uri, frozenset({Part.NETWORKS, Part.LINKS}))
+    for name, problem in _differences(plan, state):
+        raise Failed(f"network {name} is not as it should be", why=problem)
+
+
+def _differences(plan: Plan, state: State) -> list[tuple[str, str]]:
+    """What the plan's last word about each network promises and the host does not show."""
+    found: list[tuple[str, str]] = []
+    active: dict[str, bool] = {}
+    defined: dict[str, bool] = {}
+    for planned in plan.steps:
+        match planned.step:
+            case DefineNetwork(name=name) | RestoreNetwork(name=name):
+                defined[name] = True
+            case UndefineNetwork(name=name):
+                defined[name] = False
+            case StartNetwork(name=name):
+                active[name] = True
+            case StopNetwork(name=name):
+                active[name] = False
+            case SetAutostart(name=name, on=on):
+                network = state.network(name)
+                if network is not None and network.autostart != on:
+                    found.append((name, f"autostart is {'off' if on else 'on'}"))
+            case _:
+                continue
+    for name, wanted in defined.items():
+        network = state.network(name)
+        if (network is not None and network.persistent) != wanted:
+            found.append((name, "it is not defined" if wanted else "it is still defined"))
+    for name, wanted in active.items():
+        network = state.network(name)
+        if (network is not None and network.active) != wanted:
+            found.append((name, "it is not active" if wanted else "it is still active"))
+    return found
