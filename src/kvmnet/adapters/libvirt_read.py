@@ -18,7 +18,7 @@ import msgspec
 from msgspec import Struct
 
 from kvmnet.adapters.libvirt import connect, translate
-from kvmnet.errors import InvalidInput, KvmnetError, NotFound, PermissionDenied, TimedOut
+from kvmnet.errors import Failed, InvalidInput, KvmnetError, NotFound, PermissionDenied, TimedOut
 from kvmnet.formats import domain_xml, leases, network_xml
 from kvmnet.model.state import Connection, Unread
 from kvmnet.model.virt import AgentAddress, Guest, Lease, Network, NetworkConfig
@@ -202,7 +202,8 @@ def read(uri: str | None, kinds: frozenset[Kind]) -> VirtRead:
 def _open(stack: contextlib.ExitStack, uri: str | None) -> tuple[Any, bool]:
     try:
         return stack.enter_context(connect(uri, timeout_s=CONNECT_S)), False
-    except PermissionDenied as denied:
+    except (PermissionDenied, Failed) as denied:
+        # A machine without polkit fails in asking it; the read-only socket asks nobody.
         try:
             opened = connect(uri, read_only=True, timeout_s=CONNECT_S)
             return stack.enter_context(opened), True
