@@ -1,0 +1,110 @@
+"""Asking neighbours: ARP for one address, IPv6 routers by solicitation."""
+
+from __future__ import annotations
+
+import time
+
+from kvmnet.adapters.packets import PacketSocket
+from kvmnet.formats.ethernet import (
+    ARP,
+    BROADCAST,
+    IPV6,
+    Arp,
+    Frame,
+    decode_arp,
+    encode_arp,
+    encode_frame,
+    mac_text,
+)
+from kvmnet.formats.icmp import (
+    ICMPV6,
+    Ipv6,
+    decode_ipv6,
+    decode_router_advertisement,
+    encode_ipv6,
+    encode_router_solicitation,
+    link_local,
+)
+from kvmnet.model.standin import MacResult, RouterResult
+from kvmnet.model.values import Ip, Mac
+
+NO_IP = Ip("0.0.0.0")
+_NO_MAC = Mac("00:00:00:00:00:00")
+_ALL_ROUTERS_MAC = Mac("33:33:00:00:00:02")
+_ASK_AGAIN_S = 0.3
+
+
+def find_mac(nic: str, lifeline: int, ip: Ip, source: Ip, wait_s: float) -> MacResult:
+    """Who has `ip`? Asked again every 0.3 s. `source` 0.0.0.0 makes it a probe (RFC 5227)."""
+    begin = time.monotonic()
+    end = begin + wait_s
+    with PacketSocket(nic, ARP, lifeline=lifeline) as sock:
+        mac = mac_text(sock.mac)
+        question = Arp(
+            operation=1, sender_mac=mac, sender_ip=source, target_mac=_NO_MAC, target_ip=ip
+        )
+        raw = encode_frame(
+            Frame(destination=BROADCAST, source=mac, ethertype=ARP, payload=encode_arp(question))
+        )
+        while (now := time.monotonic()) < end:
+            sock.send(raw)
+            until = min(end, now + _ASK_AGAIN_S)
+            while (received := sock.receive(until)) is not None:
+                arp = decode_arp(received.frame.payload)
+                if arp is not None and arp.sender_ip == ip and arp.sender_mac != mac:
+                    return MacResult(mac=arp.sender_mac, ms=(time.monotonic() - begin) * 1000)
+    return MacResult()
+
+
+class RouterSearch:
+    """One router solicitation, and the advertisements that come meanwhile."""
+
+    def __init__(self, nic: str, lifeline: int) -> None:
+        self._socket = PacketSocket(nic, IPV6, lifeline=lifeline)
+        self._begin = time.monotonic()
+        self._mac = mac_text(self._socket.mac)
+
+    def close(self) -> None:
+        self._socket.__exit__()
+
+    def solicit(self) -> None:
+        """Ask all routers. The clock starts here."""
+        source = link_local(self._mac)
+        packet = Ipv6(
+            source=source,
+            destination=Ip("ff02::2"),
+            next_header=ICMPV6,
+            payload=encode_router_solicitation(source, self._mac),
+        )
+        self._begin = time.monotonic()
+        self._socket.send(
+            encode_frame(
+                Frame(
+                    destination=_ALL_ROUTERS_MAC,
+                    source=self._mac,
+                    ethertype=IPV6,
+                    payload=encode_ipv6(packet),
+                )
+            )
+        )
+
+    def wait(self, wait_s: float) -> RouterResult:
+        """The first advertisement that came within `wait_s` after the solicitation."""
+        # What has come in already is read even if the time is over.
+        end = max(self._begin + wait_s, time.monotonic() + 0.005)
+        while (received := self._socket.receive(end)) is not None:
+            packet = decode_ipv6(received.frame.payload)
+            if packet is None or packet.next_header != ICMPV6 or packet.hop_limit != 255:
+                continue
+            found = decode_router_advertisement(packet.payload)
+            if found is not None:
+                return RouterResult(
+                    ip=packet.source,
+                    mac=received.frame.source,
+                    ms=(received.at - self._begin) * 1000,
+                    default=found.lifetime_s > 0,
+                    managed=found.managed,
+                    mtu=found.mtu,
+                    prefixes=found.prefixes,
+                )
+        return RouterResult(waited_ms=(time.monotonic() - self._begin) * 1000)
