@@ -20,6 +20,7 @@ from kvmnet.errors import (
     Failed,
     InvalidInput,
     KvmnetError,
+    Refused,
     TimedOut,
     Unavailable,
 )
@@ -72,6 +73,10 @@ def add(record: Record, name: str, on: str, nics: int, say: Callable[[str], None
     accelerated = accelerator.kvm_works()
     xml = domain_xml(name, kind, source, nics, key=built.key, accelerated=accelerated)
     with connect(record.libvirt_uri) as connection:
+        if name in {x.name() for x in within(CALL_S, "guests", connection.listAllDomains)}:
+            raise Refused(
+                f"the lab has a guest {name} already", hint=f"kvmnet lab guest remove {name}"
+            )
         domain = within(CALL_S, f"guest {name} was not defined", connection.defineXML, xml)
         try:
             within(CALL_S, f"guest {name} did not start", domain.create)

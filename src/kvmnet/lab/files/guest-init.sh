@@ -32,9 +32,12 @@ echo "127.0.0.1 localhost $name" > /etc/hosts
 for path in /sys/class/net/eth*; do
     nic="${path##*/}"
     ip link set "$nic" up
-    # Asks until it gets an answer, and tells nic-watch when the lease changes.
-    (while :; do udhcpc -f -i "$nic" -s /etc/udhcpc.sh -x "hostname:$name" -t 5 -T 1 -A 2 -S; sleep 1; done) \
-        > "/run/udhcpc.$nic.log" 2>&1 &
+    # Asks until it gets an answer; nic-watch ends it when the cable was out, and it starts anew.
+    (while :; do
+        udhcpc -f -i "$nic" -p "/run/udhcpc.$nic.pid" -s /etc/udhcpc.sh -x "hostname:$name" \
+            -t 5 -T 1 -A 2
+        sleep 0.1
+    done) > "/run/udhcpc.$nic.log" 2>&1 &
     /etc/nic-watch.sh "$nic" > /dev/null 2>&1 &
 done
 

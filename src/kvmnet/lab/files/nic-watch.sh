@@ -7,7 +7,7 @@ while sleep 0.2; do
     now="$(cat "/sys/class/net/$nic/carrier" 2>/dev/null || echo 0)"
     if [ "$before" = 0 ] && [ "$now" = 1 ]; then
         # Ending the client makes the loop around it start another, which begins with a discover.
-        pkill -f "udhcpc -f -i $nic "
+        kill "$(cat "/run/udhcpc.$nic.pid")"
     fi
     before="$now"
 done
