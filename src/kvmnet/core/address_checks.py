@@ -6,7 +6,7 @@ import ipaddress
 from collections import defaultdict
 from collections.abc import Iterator
 
-from kvmnet.core.finding import Finding, some
+from kvmnet.core.finding import Finding, command, some
 from kvmnet.core.subnet_overlaps import overlaps
 from kvmnet.model.host import Neighbour
 from kvmnet.model.state import State
@@ -41,8 +41,8 @@ def duplicate_identity(state: State) -> Iterator[Finding]:
                 name="duplicate-identity", severity="problem", subject=f"network {network}",
                 what=f"{len(macs)} NICs ask for addresses as one and the same client",
                 evidence=(f"client-id {client}: {some(sorted(macs))}",
-                          *((f"guests: {some(sorted(names))}",) if names else ())),
-                fix=("in the clones: rm /etc/machine-id && systemd-machine-id-setup",),
+                          *((f"guests: {some(sorted(names))}",) if names else ()),
+                          "clones of one image ask alike while they share one /etc/machine-id"),
             )  # fmt: skip
 
 
@@ -55,7 +55,18 @@ def subnet_overlap(state: State) -> Iterator[Finding]:
             subject=f"network {network.name}",
             what=f"its subnet {subnet} overlaps {other}",
             evidence=(f"network {network.name}: {subnet}", other),
-            fix=(f"kvmnet network create {network.name}2 --mode nat --subnet auto",),
+            fix=(
+                command(
+                    "kvmnet",
+                    "network",
+                    "create",
+                    f"{network.name}2",
+                    "--mode",
+                    "nat",
+                    "--subnet",
+                    "auto",
+                ),
+            ),
         )
 
 
@@ -88,8 +99,9 @@ def address_conflict(state: State) -> Iterator[Finding]:
                 what=f"{entry.mac} uses {entry.ip}, which is {holder}",
                 evidence=(f"{entry.ip} dev {config.bridge} lladdr {entry.mac} {entry.state}",
                           "it is in the network's DHCP range"),
-                fix=(f"virsh -c {network.connection} net-update {network.name} add ip-dhcp-host "
-                     f"\"<host mac='{entry.mac}' ip='{entry.ip}'/>\" --live --config",)
+                fix=(command("virsh", "-c", network.connection, "net-update", network.name, "add",
+                             "ip-dhcp-host", f"<host mac='{entry.mac}' ip='{entry.ip}'/>",
+                             "--live", "--config"),)
                 if not lease else (),
             )  # fmt: skip
 
@@ -121,5 +133,5 @@ def accept_ra(state: State) -> Iterator[Finding]:
                 "advertisements are ignored",
                 evidence=(f"{prefix}.forwarding = 1", f"{prefix}.accept_ra = 1",
                           f"a route over {nic} is of protocol ra"),
-                fix=(f"sysctl -w net/ipv6/conf/{nic}/accept_ra=2",),
+                fix=(command("sysctl", "-w", f"net/ipv6/conf/{nic}/accept_ra=2"),),
             )  # fmt: skip

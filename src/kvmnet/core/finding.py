@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable
 from typing import Literal
 
@@ -32,3 +33,8 @@ def some(names: Iterable[str]) -> str:
     if len(every) <= MANY:
         return ", ".join(every)
     return f"{', '.join(every[:MANY])} and {len(every) - MANY} more"
+
+
+def command(*words: str) -> str:
+    """A command line that a shell takes as these words: names may hold anything."""
+    return shlex.join(words)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 
-from kvmnet.core.finding import MANY, Finding, some
+from kvmnet.core.finding import MANY, Finding, command, some
 from kvmnet.core.firewall import Packet, passage
 from kvmnet.core.nic_differences import nic_differences
 from kvmnet.model.host import Link
@@ -49,14 +49,14 @@ def network_inactive(state: State) -> Iterator[Finding]:
                     what=f"guests use the network {name}, which does not exist",
                     evidence=(f"used by: {users}",),
                     fix=("kvmnet up",) if name == "default" else
-                    (f"kvmnet network create {name} --mode nat",),
+                    (command("kvmnet", "network", "create", name, "--mode", "nat"),),
                 )  # fmt: skip
         elif not network.active:
             yield Finding(
                 name="network-inactive", severity="problem", subject=f"network {name}",
                 what=f"guests use the network {name}, which is not active: they can not start",
                 evidence=(f"used by: {users}",),
-                fix=(f"kvmnet network start {name}",),
+                fix=(command("kvmnet", "network", "start", name),),
             )  # fmt: skip
         elif network.persistent and not network.autostart and any(x.autostart for x in guests):
             starting = some(x.name for x in guests if x.autostart)
@@ -64,7 +64,7 @@ def network_inactive(state: State) -> Iterator[Finding]:
                 name="network-inactive", severity="warning", subject=f"network {name}",
                 what=f"guests that start with the host use the network {name}, which does not",
                 evidence=(f"started with the host: {starting}",),
-                fix=(f"virsh -c {connection} net-autostart {name}",),
+                fix=(command("virsh", "-c", connection, "net-autostart", name),),
             )  # fmt: skip
 
 
@@ -98,9 +98,10 @@ def bridges_of_guests(state: State) -> Iterator[Finding]:
                 what=f"{bridge} does not exist, but is to be used as a bridge",
                 evidence=(f"used by: {some(users)}", f"the host has no link {bridge}")
                 + ((f"{bridge} is the name of a libvirt network",) if is_network else ()),
-                fix=tuple(f"kvmnet guest move {x.removeprefix('guest ')} --to network:{bridge}"
+                fix=tuple(command("virsh", "edit", x.removeprefix("guest "))
                           for x in users[:MANY] if x.startswith("guest "))
-                if is_network else (f"kvmnet bridge create {bridge}",),
+                if is_network else (
+                    command("ip", "link", "add", bridge, "type", "bridge", "stp_state", "0"),),
             )  # fmt: skip
         elif link.kind not in {"bridge", "openvswitch"}:
             yield _not_a_bridge(bridge, link, users)
@@ -111,7 +112,7 @@ def _not_a_bridge(bridge: str, link: Link, users: list[str]) -> Finding:
         name="not-a-bridge", severity="problem", subject=f"bridge {bridge}",
         what=f"{bridge} is not a bridge, no guest can be plugged into it",
         evidence=(f"used by: {some(users)}", f"{bridge} is of kind {link.kind}"),
-        fix=tuple(f"kvmnet guest move {x.removeprefix('guest ')} --to direct:{bridge}"
+        fix=tuple(command("virsh", "edit", x.removeprefix("guest "))
                   for x in users[:MANY] if x.startswith("guest ")),
     )  # fmt: skip
 
@@ -134,14 +135,15 @@ def orphaned_tap(state: State) -> Iterator[Finding]:
             if tap is None or expected is None or tap.kind != "tap" or tap.master == expected:
                 continue
             now = f"in {tap.master}" if tap.master else "in no bridge"
-            mend = f"ip link set {nic.target} master {expected}"
+            mend = command("ip", "link", "set", nic.target, "master", expected)
             yield Finding(
                 name="orphaned-tap", severity="problem", subject=f"guest {guest.name}",
                 what=f"its tap {nic.target} is {now}, it belongs into {expected}",
                 evidence=(f"NIC {nic.mac}: {nic.type} {nic.source}, tap {nic.target}",
                           f"ip link show {nic.target}: {now}"),
                 fix=(mend,) if expected in links else
-                (*((f"kvmnet network start {nic.source}",) if nic.type == "network" else ()), mend),
+                (*((command("kvmnet", "network", "start", nic.source or ""),)
+                   if nic.type == "network" else ()), mend),
             )  # fmt: skip
 
 
@@ -171,8 +173,8 @@ def stp_delay(state: State) -> Iterator[Finding]:
                 f"STP is on, forward delay {delay:g} s, waited for twice",
                 *(f"{x.name} (guest {taps[x.name]}) is {x.port.state}" for x in waiting if x.port),
             ),
-            fix=(f"ip link set {link.name} type bridge stp_state 0",
-                 f"ip link set {link.name} type bridge forward_delay 0"),
+            fix=(command("ip", "link", "set", link.name, "type", "bridge", "stp_state", "0"),
+                 command("ip", "link", "set", link.name, "type", "bridge", "forward_delay", "0")),
         )  # fmt: skip
 
 
@@ -196,7 +198,8 @@ def docker_forward_drop(state: State) -> Iterator[Finding]:
                 what=f"the firewall drops what guests send over {bridge}: Docker's policy hits it",
                 evidence=(f"used by: {some(users)}", way.evidence,
                           "net.bridge.bridge-nf-call-iptables = 1"),
-                fix=(f"iptables -I DOCKER-USER -i {bridge} -o {bridge} -j ACCEPT",),
+                fix=(command("iptables", "-I", "DOCKER-USER", "-i", bridge, "-o", bridge,
+                             "-j", "ACCEPT"),),
             )  # fmt: skip
 
 
@@ -233,7 +236,8 @@ def stale_bridge(state: State) -> Iterator[Finding]:
                 what=f"it can not start: its bridge {link.name} exists already",
                 evidence=(f"link {link.name}: {link.kind}, "
                           f"{'no ports' if empty else 'in use'}", "the network is not active"),
-                fix=(f"ip link delete {link.name}", f"kvmnet network start {network.name}")
+                fix=(command("ip", "link", "delete", link.name),
+                     command("kvmnet", "network", "start", network.name))
                 if empty else (),
             )  # fmt: skip
 
