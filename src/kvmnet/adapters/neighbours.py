@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from kvmnet.adapters.packets import PacketSocket
+from kvmnet.adapters.packets import PacketSocket, Received
 from kvmnet.formats.ethernet import (
     ARP,
     BROADCAST,
@@ -32,6 +32,7 @@ NO_IP = Ip("0.0.0.0")
 _NO_MAC = Mac("00:00:00:00:00:00")
 _ALL_ROUTERS_MAC = Mac("33:33:00:00:00:02")
 _ASK_AGAIN_S = 0.3
+_SOLICIT_AGAIN_S = 0.5
 
 
 def find_mac(nic: str, lifeline: int, ip: Ip, source: Ip, wait_s: float) -> MacResult:
@@ -57,7 +58,7 @@ def find_mac(nic: str, lifeline: int, ip: Ip, source: Ip, wait_s: float) -> MacR
 
 
 class RouterSearch:
-    """One router solicitation, and the advertisements that come meanwhile."""
+    """Router solicitations, and the advertisements that come meanwhile."""
 
     def __init__(self, nic: str, lifeline: int) -> None:
         self._socket = PacketSocket(nic, IPV6, lifeline=lifeline)
@@ -69,6 +70,10 @@ class RouterSearch:
 
     def solicit(self) -> None:
         """Ask all routers. The clock starts here."""
+        self._begin = time.monotonic()
+        self._send()
+
+    def _send(self) -> None:
         source = link_local(self._mac)
         packet = Ipv6(
             source=source,
@@ -76,7 +81,6 @@ class RouterSearch:
             next_header=ICMPV6,
             payload=encode_router_solicitation(source, self._mac),
         )
-        self._begin = time.monotonic()
         self._socket.send(
             encode_frame(
                 Frame(
@@ -92,19 +96,30 @@ class RouterSearch:
         """The first advertisement that came within `wait_s` after the solicitation."""
         # What has come in already is read even if the time is over.
         end = max(self._begin + wait_s, time.monotonic() + 0.005)
-        while (received := self._socket.receive(end)) is not None:
-            packet = decode_ipv6(received.frame.payload)
-            if packet is None or packet.next_header != ICMPV6 or packet.hop_limit != 255:
-                continue
-            found = decode_router_advertisement(packet.payload)
-            if found is not None:
-                return RouterResult(
-                    ip=packet.source,
-                    mac=received.frame.source,
-                    ms=(received.at - self._begin) * 1000,
-                    default=found.lifetime_s > 0,
-                    managed=found.managed,
-                    mtu=found.mtu,
-                    prefixes=found.prefixes,
-                )
-        return RouterResult(waited_ms=(time.monotonic() - self._begin) * 1000)
+        while True:
+            until = min(end, time.monotonic() + _SOLICIT_AGAIN_S)
+            while (received := self._socket.receive(until)) is not None:
+                result = self._understood(received)
+                if result is not None:
+                    return result
+            if time.monotonic() >= end:
+                return RouterResult(waited_ms=(time.monotonic() - self._begin) * 1000)
+            self._send()
+
+    def _understood(self, received: Received) -> RouterResult | None:
+        """An advertisement as RFC 4861, 6.1.2 accepts it: from next door, from a link-local one."""
+        packet = decode_ipv6(received.frame.payload)
+        if packet is None or packet.next_header != ICMPV6 or packet.hop_limit != 255:
+            return None
+        found = decode_router_advertisement(packet.payload)
+        if found is None or not packet.source.startswith("fe80:"):
+            return None
+        return RouterResult(
+            ip=packet.source,
+            mac=received.frame.source,
+            ms=(received.at - self._begin) * 1000,
+            default=found.lifetime_s > 0,
+            managed=found.managed,
+            mtu=found.mtu,
+            prefixes=found.prefixes,
+        )

@@ -58,6 +58,8 @@ MTU_WAIT_S = 0.4
 ROUTER_WAIT_S = 0.6
 """A router may take up to 0.5 s before it answers a solicitation (RFC 4861, 6.2.6)."""
 
+WAKING_ROUTER_WAIT_S = 3.0
+
 _IP_FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
 
 
@@ -297,7 +299,8 @@ class _Tour:
         return probe_steps.path_mtu(self._resolved, result, self._ms())
 
     def _ipv6(self) -> ProbeStep:
-        found = self._guest.call(AwaitRouter(wait_s=ROUTER_WAIT_S), RouterResult, ROUTER_WAIT_S)
+        wait_s = WAKING_ROUTER_WAIT_S if self._place.waking_ipv6 else ROUTER_WAIT_S
+        found = self._guest.call(AwaitRouter(wait_s=wait_s), RouterResult, wait_s)
         answer = None if found.ip is None else self._ping(found.ip, PING_WAIT_S)
         return probe_steps.ipv6(found, answer, self._ms())
 

@@ -38,6 +38,9 @@ class Place(Struct, frozen=True, kw_only=True):
     forward_delay_s: float = 0.0
     host_ip: Ip | None = None
     """The host's own IPv4 address on the bridge."""
+    waking_ipv6: bool = False
+    """The host has IPv6 there but no port was up: it first checks its own addresses, for a second
+    or two, and advertises nothing meanwhile."""
     beyond: Ip | None = None
     """The host's default gateway."""
     network: Network | None = None
@@ -114,6 +117,8 @@ def _place(state: State, target: ProbeTarget, bridge: str, network: Network | No
     taken = {use.mac for use in uses_in(state)}
     config = None if network is None else network.config
     managed = config is not None and config.mac_table_manager == "libvirt"
+    own = [x for x in state.addresses if x.link == link.name]
+    has_ipv6 = any(x.family == 6 and x.scope == "global" for x in own)
     return Place(
         bridge=link.name,
         mac=target.mac or generate(QEMU_PREFIX, 1, taken, os.urandom)[0],
@@ -121,9 +126,8 @@ def _place(state: State, target: ProbeTarget, bridge: str, network: Network | No
         up=link.up,
         stp=link.bridge.stp,
         forward_delay_s=link.bridge.forward_delay_s,
-        host_ip=next(
-            (x.ip for x in state.addresses if x.link == link.name and x.family == 4), None
-        ),
+        host_ip=next((x.ip for x in own if x.family == 4), None),
+        waking_ipv6=has_ipv6 and not any(x.up and x.carrier for x in state.ports(link.name)),
         beyond=_default_gateway(state),
         network=network,
         leases=sum(1 for x in state.leases if network is not None and x.network == network.name),

@@ -212,7 +212,10 @@ def target(
     reason = f"the network says: {result.error}" if result.error else "nothing came back"
     hint = "a firewall on the host or beyond it may drop them: nft list ruleset"
     config = place.config
-    if config is not None and config.mode == "route":
+    if result.error == "Connection refused":
+        reason = "it is there, but nothing listens on that port, or a firewall refuses"
+        hint = f"look on {to.host}: ss -ltn"
+    elif config is not None and config.mode == "route":
         hint = "a routed network needs a route back: add one for its subnet to the LAN's router"
     elif config is not None and config.mode != "bridge" and forwards == "0":
         hint = "the host forwards nothing: sysctl -w net.ipv4.ip_forward=1"

@@ -76,6 +76,14 @@ def encode_router_solicitation(source: Ip, mac: Mac) -> bytes:
     return _icmpv6(ROUTER_SOLICITATION, body, source, ALL_ROUTERS)
 
 
+def encode_listener_query(source: Ip) -> bytes:
+    """An MLDv1 general query (RFC 2710): which groups are you in? Answers within 0.1 s.
+
+    A Linux host obeys it only behind a router alert option; `encode_ipv6` does not add one.
+    """
+    return _icmpv6(130, struct.pack("!HH", 100, 0) + bytes(16), source, ALL_NODES)
+
+
 def _icmpv6(kind: int, body: bytes, source: Ip, destination: Ip) -> bytes:
     pseudo = (
         IPv6Address(source).packed
