@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterator
 
+from kvmnet.core.subnets import DEFAULT_LIKE_BITS
 from kvmnet.model.host import Family
 from kvmnet.model.state import State
 from kvmnet.model.values import Cidr
@@ -62,7 +63,8 @@ def _taken(state: State, family: Family) -> list[Range]:
     for route in state.routes:
         if route.family != family or route.type not in _ROUTED or route.table in _OWN_TABLES:
             continue
-        if route.destination.endswith("/0") or route.destination.startswith(("fe80:", "ff")):
+        length = int(route.destination.partition("/")[2])
+        if length <= DEFAULT_LIKE_BITS[family] or route.destination.startswith(("fe80:", "ff")):
             continue
         low, high = _bounds(route.destination)
         link = route.link or ""
