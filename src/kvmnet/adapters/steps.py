@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from kvmnet.adapters import files, libvirt_networks, openings, sysctl_write
+from kvmnet.formats import network_edit
 from kvmnet.model import plan
 
 
@@ -13,6 +14,8 @@ def take(step: plan.Step, uri: str | None) -> None:
     match step:
         case plan.DefineNetwork():
             libvirt_networks.define(uri, step.name, step.uuid, step.config)
+        case plan.EditNetwork():
+            libvirt_networks.define_xml(uri, step.name, network_edit.edit(step.xml, step.edit))
         case plan.RestoreNetwork():
             libvirt_networks.define_xml(uri, step.name, step.xml)
         case plan.UndefineNetwork():

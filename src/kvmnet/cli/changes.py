@@ -12,14 +12,19 @@ from kvmnet.model.plan import Plan, PlannedStep
 
 
 def change_options() -> argparse.ArgumentParser:
-    """The options of every command that changes something."""
+    """The options of every command that changes something, as a parent parser."""
     options = argparse.ArgumentParser(add_help=False)
-    group = options.add_argument_group("options of commands that change something")
+    add_change_options(options)
+    return options
+
+
+def add_change_options(parser: argparse.ArgumentParser) -> None:
+    """The options of every command that changes something."""
+    group = parser.add_argument_group("options of commands that change something")
     group.add_argument(
         "--dry-run", action="store_true", help="print what would be done, and its undo; do nothing"
     )
     group.add_argument("--yes", "-y", action="store_true", help="do not ask")
-    return options
 
 
 class TerminalWatcher:

@@ -10,6 +10,7 @@ from typing import Literal
 
 from msgspec import Struct
 
+from kvmnet.core.finding import Finding
 from kvmnet.core.macs import MacUse
 from kvmnet.lab.status import GuestStatus, PlaceStatus
 from kvmnet.model.plan import Plan
@@ -83,3 +84,15 @@ class PlanDocument(Struct, frozen=True, kw_only=True):
     version: int = 1
     plan: Plan
     applied: bool
+
+
+class UpDocument(Struct, frozen=True, kw_only=True):
+    """`kvmnet up --json`."""
+
+    format: Literal["kvmnet.up"] = "kvmnet.up"
+    version: int = 1
+    applied: bool
+    findings: tuple[Finding, ...]
+    plan: Plan
+    probe: ProbeReport | None
+    """None with --dry-run."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Iterator
+import itertools
+from collections.abc import Callable
 from uuid import UUID
 
 from msgspec import Struct
@@ -265,18 +266,20 @@ def _network_with_bridge(state: State, bridge: str) -> Network | None:
 
 def _bridge_name(state: State, wanted: str | None) -> str:
     if wanted is None:
-        return next(name for name in _virbr_names() if _bridge_holder(state, name) is None)
+        return free_bridge_name(state)
     holder = _bridge_holder(state, wanted)
     if holder is not None:
-        free = next(name for name in _virbr_names() if _bridge_holder(state, name) is None)
+        free = free_bridge_name(state)
         raise Refused(
             f"the bridge name {wanted} is taken", why=holder, hint=f"this is free: --bridge {free}"
         )
     return wanted
 
 
-def _virbr_names() -> Iterator[str]:
-    return (f"virbr{number}" for number in range(100_000))
+def free_bridge_name(state: State) -> str:
+    """The first of virbr0, virbr1 … that neither a link nor a network has."""
+    names = (f"virbr{number}" for number in itertools.count())
+    return next(name for name in names if _bridge_holder(state, name) is None)
 
 
 def _bridge_holder(state: State, name: str) -> str | None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from kvmnet.model.edit import NetworkEdit
 from kvmnet.model.opening import Opening
 from kvmnet.model.virt import NetworkConfig
 
@@ -27,6 +28,18 @@ class DefineNetwork(Struct, frozen=True, kw_only=True, tag="define-network"):
         places = [self.config.bridge or "no bridge"]
         places += [f"{ip.address}/{ip.prefix_len}" for ip in self.config.ips]
         return f"define network {self.name} ({self.config.mode}, {', '.join(places)})"
+
+
+class EditNetwork(Struct, frozen=True, kw_only=True, tag="edit-network"):
+    """Change some things in a network's saved definition and leave the rest as it is."""
+
+    name: str
+    xml: str
+    """The saved definition that is changed, as libvirt printed it when the plan was made."""
+    edit: NetworkEdit
+
+    def __str__(self) -> str:
+        return f"change the definition of network {self.name}: {self.edit}"
 
 
 class RestoreNetwork(Struct, frozen=True, kw_only=True, tag="restore-network"):
@@ -124,6 +137,7 @@ class CloseOpening(Struct, frozen=True, kw_only=True, tag="close-opening"):
 
 Step = (
     DefineNetwork
+    | EditNetwork
     | RestoreNetwork
     | UndefineNetwork
     | StartNetwork
