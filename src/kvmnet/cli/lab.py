@@ -14,10 +14,13 @@ Several labs can run side by side under different names. `kvmnet --lab COMMAND â
 from __future__ import annotations
 
 import argparse
+import shlex
+import textwrap
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from kvmnet.cli.output import print_json, print_table, safe, say, wants_json
+from kvmnet.cli.output import print_json, print_table, safe, say, use_color, wants_json
 
 if TYPE_CHECKING:
     from kvmnet.cli.documents import LabStatus
@@ -173,6 +176,44 @@ def _guest_remove(args: argparse.Namespace) -> int:
 
 
 def _demo(args: argparse.Namespace) -> int:
-    from kvmnet.lab.demo import tell
+    from kvmnet.lab.demo import GOING_ON, tell
 
-    return tell()
+    tell(_Stage(args))
+    width = max(len(command) for command, _ in GOING_ON)
+    print("\nHow to go on:")
+    for command, meaning in GOING_ON:
+        print(f"  {command:<{width}}   {meaning}")
+    return 0
+
+
+class _Stage:
+    """Tells the demo's story on standard output; progress goes to standard error."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.args = args
+        self.color = use_color(args)
+        self.number = 0
+
+    def chapter(self, title: str) -> None:
+        self.number += 1
+        print(f"\n{self._styled(_BOLD, f'{self.number}. {title}')}", flush=True)
+
+    def tell(self, text: str) -> None:
+        print(textwrap.fill(safe(text), 88, initial_indent="   ", subsequent_indent="   "))
+
+    def command(self, where: str, words: Sequence[str]) -> None:
+        line = f"   {safe(where)}$ {safe(shlex.join(words))}"
+        print(self._styled(_CYAN, line), flush=True)
+
+    def output(self, text: str) -> None:
+        for line in text.splitlines():
+            print(f"     {safe(line)}")
+
+    def progress(self, text: str) -> None:
+        say(self.args, f"   â€¦ {text}")
+
+    def _styled(self, style: str, text: str) -> str:
+        return f"{style}{text}{_PLAIN}" if self.color else text
+
+
+_BOLD, _CYAN, _PLAIN = "\033[1m", "\033[36m", "\033[0m"

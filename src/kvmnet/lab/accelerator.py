@@ -69,7 +69,7 @@ def boots(accelerator: tuple[str, ...], limit_s: float = LIMIT_S) -> bool:
         argv = [
             machine().qemu, "-nodefaults", "-no-user-config", "-display", "none", "-m", "16",
             "-machine", machine().machine, *accelerator,
-            "-drive", f"file={disk.name},format=raw,if=ide,readonly=on,snapshot=on",
+            "-drive", f"file={disk.name},format=raw,if=ide,snapshot=on",
             "-device", f"isa-debug-exit,iobase=0x{_EXIT_PORT:x},iosize=1", "-no-reboot",
         ]  # fmt: skip
         try:

@@ -122,6 +122,8 @@ def connect(places: Places) -> None:
     )
     places.run(t.ROUTER, "nft", "-f", "-", stdin=_ROUTER_FIREWALL)
     places.sysctl(t.ROUTER, ipv4__ip_forward=1, ipv6__conf__all__forwarding=1)
+    # It answers "unreachable" for what nobody has, as the internet's routers do.
+    places.sysctl(t.INTERNET, ipv4__ip_forward=1)
     for where, nic in ((t.HOST, t.HOST_NIC), (t.PEER, t.PEER_NIC)):
         # No second of waiting for duplicate addresses and router advertisements at the start.
         places.sysctl(
