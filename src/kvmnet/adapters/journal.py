@@ -33,7 +33,8 @@ def _directory() -> Path:
     return state_directory() / "transactions"
 
 
-def _path(transaction_id: str) -> Path:
+def path_of(transaction_id: str) -> Path:
+    """The file that a transaction is kept in."""
     return _directory() / f"{transaction_id}.json"
 
 
@@ -45,7 +46,7 @@ def write(transaction: Transaction) -> None:
     except OSError as error:
         raise Failed(f"{directory} can not be made", why=error.strerror or "") from None
     text = msgspec.json.encode(transaction).decode()
-    files.write_atomic(_path(transaction.id), text, mode=0o600)
+    files.write_atomic(path_of(transaction.id), text, mode=0o600)
 
 
 def begin(transaction: Transaction) -> None:
@@ -81,12 +82,17 @@ def unfinished() -> tuple[Transaction, ...]:
 
 
 def forget_old() -> None:
-    """Keep the history short: the oldest finished transactions go."""
+    """Keep the history short: the oldest finished transactions go, and what a killed write left.
+
+    Only for the holder of the lock.
+    """
     done = [one for one in transactions() if one.outcome in {"kept", "undone"}]
     for one in done[: max(0, len(done) - KEPT_IN_HISTORY)]:
-        files.remove(_path(one.id))
+        files.remove(path_of(one.id))
+    for half_written in _directory().glob(".*.json.*"):
+        files.remove(half_written)
 
 
 def forget(transaction: Transaction) -> None:
     """Remove a transaction from the disk."""
-    files.remove(_path(transaction.id))
+    files.remove(path_of(transaction.id))

@@ -20,6 +20,8 @@ T = TypeVar("T")
 
 CONNECT_TIMEOUT_S = 5.0
 CALL_TIMEOUT_S = 30.0
+INTERRUPTED_CALL_S = 3.0
+"""How long a call that is under way may go on after Ctrl-C."""
 
 _START = "start it: systemctl start libvirtd (or virtqemud.socket and virtnetworkd.socket)"
 _GROUP = "run it as root, or join the group libvirt: usermod -aG libvirt $USER, and log in again"
@@ -78,7 +80,12 @@ def within(seconds: float, what: str, call: Callable[P, T], *args: P.args, **kwa
 
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
-    thread.join(seconds)
+    try:
+        thread.join(seconds)
+    except KeyboardInterrupt:
+        # What was asked for may still happen: whoever undoes it must not come before it.
+        thread.join(INTERRUPTED_CALL_S)
+        raise
     if thread.is_alive():
         raise TimedOut(
             what,

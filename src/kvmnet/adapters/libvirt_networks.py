@@ -150,6 +150,11 @@ def set_autostart(uri: str | None, name: str, on: bool) -> None:
     _with_network(uri, f"autostart of network {name} could not be set", set_flag)
 
 
+def wait_until_answering(uri: str | None) -> None:
+    """Return when libvirt answers; a restarting one is waited for. Raises `Unavailable`."""
+    _with_network(uri, "libvirt does not answer", lambda connection: connection.getLibVersion())
+
+
 def check_writable(uri: str | None) -> None:
     """Raise unless networks with bridges can be changed on this connection.
 

@@ -21,7 +21,7 @@ def lock_path() -> Path:
         return Path(named) / "lock"
     if os.geteuid() == 0:
         return Path("/run/kvmnet/lock")
-    return Path(os.environ.get("XDG_RUNTIME_DIR") or Path.home()) / "kvmnet" / "lock"
+    return Path(os.environ.get("XDG_RUNTIME_DIR") or Path.home() / ".cache") / "kvmnet" / "lock"
 
 
 @contextlib.contextmanager

@@ -34,6 +34,9 @@ RandomBytes = Callable[[int], bytes]
 NO_PING = "no-ping"
 """dnsmasq's option that leaves out the three seconds it waits for a ping's answer."""
 
+LONGEST_RANGE = 65535
+"""Addresses in one DHCP range at most (libvirt: virSocketAddrGetRange)."""
+
 ROUTED = frozenset({"nat", "route", "open"})
 """Modes for which libvirt turns packet forwarding on."""
 
@@ -207,10 +210,12 @@ def dynamic_range(subnet: Cidr) -> DhcpRange:
     """The part of a subnet that DHCP gives out: what is above its first 100 of 256.
 
     Below stays room for addresses set by hand and for reservations, where DHCP never collides
-    with them: in a /24 .2 to .99, while .100 to .254 are dynamic.
+    with them: in a /24 .2 to .99, while .100 to .254 are dynamic. A large subnet's range is its
+    last part, no longer than libvirt allows.
     """
     network = ipaddress.ip_network(subnet)
-    offset = max(2, network.num_addresses * 100 // 256)
+    size = network.num_addresses
+    offset = max(2, size * 100 // 256, size - 1 - LONGEST_RANGE)
     return DhcpRange(
         start=Ip(str(network.network_address + offset)),
         end=Ip(str(network.broadcast_address - 1)),
@@ -228,6 +233,8 @@ def _check_range(wanted: DhcpRange, subnet: Cidr) -> None:
         problem = "its end comes before its start"
     elif int(start) < int(first) or int(end) > int(last):
         problem = "it contains the host's own, the network's or the broadcast address"
+    elif int(end) - int(start) >= LONGEST_RANGE:
+        problem = f"libvirt gives out at most {LONGEST_RANGE} addresses a range"
     if problem:
         raise InvalidInput(
             f"the DHCP range {wanted.start} - {wanted.end} can not be used", why=problem,

@@ -154,8 +154,8 @@ def _unusable(network: Subnet) -> str:
         return "addresses in 0.0.0.0/8 mean `this network`"
     if network.version == 4 and network.network_address in _RESERVED:
         return "it is reserved (240.0.0.0/4)"
-    if network.version == 4 and network.prefixlen > 29:
-        return "it has no room: the host takes one address, guests need at least a /29"
+    if network.version == 4 and network.prefixlen > 30:
+        return "it has no room: the host takes one address, a /30 has one more for a guest"
     if network.version == 4 and network.prefixlen < 8:
         return "it is larger than any private range"
     if network.version == 6 and network.prefixlen != 64:

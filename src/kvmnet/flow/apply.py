@@ -83,6 +83,9 @@ def apply(
             f"{plan.title} did not work; everything was put back as it was",
             why=str(error), hint=error.hint,
         ) from None  # fmt: skip
+    except BaseException as error:  # a bug, or a terminal that went away: put back, then tell
+        undo(current, f"kvmnet failed: {error}", watcher)
+        raise
     journal.forget_old()
 
 
@@ -124,7 +127,8 @@ def undo(transaction: Transaction, why: str, watcher: Watcher) -> None:
             raise NotUndone(
                 f"{transaction.plan.title} failed, and not all of it could be undone",
                 why="; ".join(left),
-                hint="mend that and run any kvmnet command that changes something: it tries again",
+                hint="mend that and run any kvmnet command that changes something: it tries again "
+                f"(to give it up, move {journal.path_of(transaction.id)} away)",
             )
         _note_end(transaction, "undone", why)
 

@@ -24,6 +24,7 @@ from kvmnet.model.plan import (
     UndefineNetwork,
 )
 from kvmnet.model.state import State
+from kvmnet.model.virt import NetworkConfig
 
 PLANNING_PARTS = frozenset(
     {
@@ -101,6 +102,7 @@ def carry_out(
 
 def verify_networks(plan: Plan, uri: str | None) -> None:
     """Look again: are the plan's networks as its steps say? Raises `Failed` with what differs."""
+    libvirt_networks.wait_until_answering(uri)
     state = observe(uri, frozenset({Part.NETWORKS, Part.LINKS}))
     for name, problem in _differences(plan, state):
         raise Failed(f"network {name} is not as it should be", why=problem)
@@ -111,9 +113,13 @@ def _differences(plan: Plan, state: State) -> list[tuple[str, str]]:
     found: list[tuple[str, str]] = []
     active: dict[str, bool] = {}
     defined: dict[str, bool] = {}
+    made: dict[str, NetworkConfig] = {}
     for planned in plan.steps:
         match planned.step:
-            case DefineNetwork(name=name) | RestoreNetwork(name=name):
+            case DefineNetwork(name=name, config=config):
+                defined[name] = True
+                made[name] = config
+            case RestoreNetwork(name=name):
                 defined[name] = True
             case UndefineNetwork(name=name):
                 defined[name] = False
@@ -135,4 +141,14 @@ def _differences(plan: Plan, state: State) -> list[tuple[str, str]]:
         network = state.network(name)
         if (network is not None and network.active) != wanted:
             found.append((name, "it is not active" if wanted else "it is still active"))
+    for name, config in made.items():
+        network = state.network(name)
+        saved = network.saved if network is not None else None
+        if saved is not None and _essence(saved) != _essence(config):
+            found.append((name, "libvirt saved something else than it was given"))
     return found
+
+
+def _essence(config: NetworkConfig) -> tuple[object, ...]:
+    """What libvirt neither adds to nor rewrites."""
+    return (config.mode, config.bridge, config.ips, config.mtu, config.domain, config.uplinks)
