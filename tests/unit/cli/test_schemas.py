@@ -35,3 +35,9 @@ def test_saved_states_fit() -> None:
     schema = json.loads((ROOT / "docs/schema/kvmnet.state.json").read_text())
     for path in STATES:
         jsonschema.validate(msgspec.json.decode(path.read_bytes()), schema)
+
+
+def test_every_document_is_in_the_docs() -> None:
+    text = (ROOT / "docs/json.md").read_text()
+    for name in schemas.render():
+        assert f"schema/{name}" in text, name
