@@ -116,7 +116,7 @@ def _asker(nic: str) -> _Asker:
 def _questions(asker: _Asker, macs: Sequence[Mac]) -> Iterator[bytes]:
     """All frames to send. The cheap questions for all addresses come first."""
     for mac in macs:
-        for ethertype, payload in _for_everyone(asker):
+        for ethertype, payload in (*_for_everyone(asker), _by_address(asker, mac)):
             yield encode_frame(
                 Frame(destination=mac, source=asker.mac, ethertype=ethertype, payload=payload)
             )
@@ -131,15 +131,14 @@ def _for_everyone(asker: _Asker) -> Iterator[tuple[int, bytes]]:
     """Packets that are for whoever gets them: ethertype and content."""
     data = b"kvmnet: is this MAC address in use?"
     echo6 = Echo(type=icmp.ECHO_REQUEST6, ident=_IDENT, sequence=1, data=data)
-    for payload in (
-        icmp.encode_echo6(echo6, asker.link_local, ALL_NODES),
-        icmp.encode_listener_query(asker.link_local),
-    ):
-        packet = Ipv6(
-            source=asker.link_local, destination=ALL_NODES, next_header=ICMPV6, payload=payload,
-            hop_limit=1,
-        )  # fmt: skip
-        yield IPV6, icmp.encode_ipv6(packet)
+    packet = Ipv6(
+        source=asker.link_local,
+        destination=ALL_NODES,
+        next_header=ICMPV6,
+        payload=icmp.encode_echo6(echo6, asker.link_local, ALL_NODES),
+        hop_limit=1,
+    )
+    yield IPV6, icmp.encode_ipv6(packet)
     echo = icmp.encode_echo(Echo(type=icmp.ECHO_REQUEST, ident=_IDENT, sequence=1, data=data))
     for ip, net in asker.ips:
         for everyone in (_EVERYONE, Ip(str(net.broadcast_address))):
@@ -149,6 +148,18 @@ def _for_everyone(asker: _Asker) -> Iterator[tuple[int, bytes]]:
                     Ipv4(source=ip, destination=everyone, protocol=ICMP, payload=echo, ttl=1)
                 ),
             )
+
+
+def _by_address(asker: _Asker, mac: Mac) -> tuple[int, bytes]:
+    """A question for the link-local address that many systems make of their MAC (EUI-64)."""
+    target = link_local(mac)
+    packet = Ipv6(
+        source=asker.link_local,
+        destination=icmp.solicited_node(target),
+        next_header=ICMPV6,
+        payload=icmp.encode_neighbour_solicitation(target, asker.link_local, asker.mac),
+    )
+    return IPV6, icmp.encode_ipv6(packet)
 
 
 def _arp(asker: _Asker, mac: Mac, own: Ip, ip: Ip) -> bytes:
@@ -163,7 +174,8 @@ def _arp(asker: _Asker, mac: Mac, own: Ip, ip: Ip) -> bytes:
 
 _ICMPV6_WORDS: Mapping[int, str] = {
     icmp.ECHO_REPLY6: "answered an echo request to ff02::1",
-    135: "looks for the asker, to answer an echo request to ff02::1",
+    icmp.NEIGHBOUR_ADVERTISEMENT: "answered an IPv6 neighbour solicitation",
+    icmp.NEIGHBOUR_SOLICITATION: "looks for the asker, to answer an echo request to ff02::1",
     143: "told its IPv6 multicast groups",
     131: "told its IPv6 multicast groups",
 }

@@ -18,6 +18,7 @@ ALL_ROUTERS = Ip("ff02::2")
 ECHO_REQUEST, ECHO_REPLY = 8, 0
 ECHO_REQUEST6, ECHO_REPLY6 = 128, 129
 ROUTER_SOLICITATION, ROUTER_ADVERTISEMENT = 133, 134
+NEIGHBOUR_SOLICITATION, NEIGHBOUR_ADVERTISEMENT = 135, 136
 
 
 class Echo(Struct, frozen=True, kw_only=True):
@@ -76,12 +77,16 @@ def encode_router_solicitation(source: Ip, mac: Mac) -> bytes:
     return _icmpv6(ROUTER_SOLICITATION, body, source, ALL_ROUTERS)
 
 
-def encode_listener_query(source: Ip) -> bytes:
-    """An MLDv1 general query (RFC 2710): which groups are you in? Answers within 0.1 s.
+def solicited_node(ip: Ip) -> Ip:
+    """The group in which the owner of an address listens for questions (RFC 4291, 2.7.1)."""
+    head = IPv6Address("ff02::1:ff00:0").packed[:13]
+    return Ip(str(IPv6Address(head + IPv6Address(ip).packed[13:])))
 
-    A Linux host obeys it only behind a router alert option; `encode_ipv6` does not add one.
-    """
-    return _icmpv6(130, struct.pack("!HH", 100, 0) + bytes(16), source, ALL_NODES)
+
+def encode_neighbour_solicitation(target: Ip, source: Ip, mac: Mac) -> bytes:
+    """Who has `target`? For the target's solicited-node group (RFC 4861, 4.3)."""
+    body = bytes(4) + IPv6Address(target).packed + b"\x01\x01" + mac_bytes(mac)
+    return _icmpv6(NEIGHBOUR_SOLICITATION, body, source, solicited_node(target))
 
 
 def _icmpv6(kind: int, body: bytes, source: Ip, destination: Ip) -> bytes:
