@@ -226,6 +226,21 @@ def test_two_labs_side_by_side_and_the_machine_is_not_touched(shared_lab: Lab) -
     shared_lab.run("host", ["ip", "link", "delete", "br7"])
 
 
+def test_libvirtd_can_be_stopped_and_started(shared_lab: Lab) -> None:
+    shared_lab.stop_libvirtd()
+    version = ["virsh", "version"]
+    assert shared_lab.run("host", version, accept=range(256)).status != 0
+    shared_lab.start_libvirtd()
+    shared_lab.run("host", version)
+    shared_lab.signal_libvirtd(signal.SIGSTOP)
+    try:
+        with pytest.raises(TimedOut):
+            shared_lab.run("host", version, timeout=1)
+    finally:
+        shared_lab.signal_libvirtd(signal.SIGCONT)
+    shared_lab.run("host", version)
+
+
 def test_up_twice_is_refused_and_the_first_goes_on(shared_lab: Lab) -> None:
     with pytest.raises(Refused, match="up already"):
         Lab.up(shared_lab.name)

@@ -25,8 +25,13 @@ MAY_IMPORT = {
 
 DOORS = {
     "subprocess": {"adapters/run.py"},
-    "libvirt": {"adapters/libvirt.py", "adapters/libvirt_read.py", "adapters/libvirt_networks.py"},
-    "libvirt_qemu": {"adapters/libvirt_read.py"},
+    "libvirt": {
+        "adapters/libvirt.py",
+        "adapters/libvirt_guest_agent.py",
+        "adapters/libvirt_networks.py",
+        "adapters/libvirt_read.py",
+    },
+    "libvirt_qemu": {"adapters/libvirt_guest_agent.py", "adapters/libvirt_read.py"},
     "fcntl": {"adapters/lock.py", "lab"},
     "socket": {"adapters", "lab"},
     "rich": {"cli"},

@@ -11,6 +11,7 @@ from kvmnet.errors import CommandFailed, TimedOut, Unavailable
 
 DEFAULT_TIMEOUT_S = 10.0
 PIPE = subprocess.PIPE
+DEVNULL = subprocess.DEVNULL
 
 Running = subprocess.Popen[bytes]
 """A program that goes on beside this one."""
@@ -26,6 +27,7 @@ _PACKAGES = {
     "virtlogd": "libvirt-daemon",
     "dnsmasq": "dnsmasq-base",
     "busybox": "busybox-static",
+    "zstd": "zstd",
 }
 
 

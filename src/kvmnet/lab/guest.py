@@ -105,7 +105,7 @@ def domain_xml(name: str, kind: str, source: str, nics: int, *, key: str, accele
     here = machine()
     nic = (
         f"    <interface type='{kind}'><source {kind}={quoteattr(source)}/>"
-        "<model type='virtio'/></interface>\n"
+        "<model type='virtio'/><rom enabled='no'/></interface>\n"
     )
     return _XML.format(
         kind=quoteattr("kvm" if accelerated else "qemu"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import lzma
 import platform
 import re
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -125,9 +126,10 @@ def _unpacked(path: Path) -> bytes:
     if path.suffix == ".xz":
         return lzma.decompress(path.read_bytes())
     if path.suffix == ".zst":
-        return bytes.fromhex(
-            run(["sh", "-c", 'zstd -dc -- "$1" | od -An -v -tx1', "sh", str(path)]).stdout
-        )
+        with tempfile.TemporaryDirectory(prefix="kvmnet-module-") as folder:
+            plain = Path(folder) / "module.ko"
+            run(["zstd", "-q", "-d", "-o", str(plain), str(path)])
+            return plain.read_bytes()
     return path.read_bytes()
 
 

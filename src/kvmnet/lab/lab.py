@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import IO, Self
 
-from kvmnet.adapters.run import PIPE, Completed, Running, run, spawn
+from kvmnet.adapters.run import DEVNULL, PIPE, Completed, Running, run, spawn, wait
 from kvmnet.errors import CommandFailed, TimedOut
 from kvmnet.lab import guest, record, start, topology
 from kvmnet.lab.enter import lab_environment
@@ -134,6 +135,23 @@ class Lab:
         """Run `kvmnet ARGV` in the lab's host."""
         words = [sys.executable, "-m", "kvmnet", *argv]
         return self.run(topology.HOST, words, timeout=timeout, accept=accept, stdin=stdin, env=env)
+
+    def signal_libvirtd(self, number: signal.Signals) -> None:
+        """Send a signal to the lab's libvirtd: SIGSTOP makes it hang, SIGCONT goes on."""
+        pid = int(self.run(topology.HOST, ["cat", "/run/libvirtd.pid"]).stdout)
+        self.run(topology.HOST, ["kill", f"-{int(number)}", str(pid)])
+
+    def stop_libvirtd(self) -> None:
+        """End the lab's libvirtd; its guests and networks go on. Returns when it is gone."""
+        pid = int(self.run(topology.HOST, ["cat", "/run/libvirtd.pid"]).stdout)
+        script = f"kill {pid}; while [ -d /proc/{pid} ]; do sleep 0.05; done"
+        self.run(topology.HOST, ["sh", "-c", script], timeout=20)
+
+    def start_libvirtd(self) -> None:
+        """Start libvirtd again after `stop_libvirtd`; returns when it takes connections."""
+        daemon = self.spawn(topology.HOST, ["libvirtd", "-d"], stdin=DEVNULL, stdout=DEVNULL,
+                            stderr=DEVNULL)  # fmt: skip
+        wait(daemon, 30)
 
     def add_guest(
         self, name: str, *, on: str = "network:default", nics: int = 1, say: Say = silent

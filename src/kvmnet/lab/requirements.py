@@ -47,6 +47,9 @@ def requirements() -> tuple[Requirement, ...]:
         ("virsh", "libvirt-clients"),
         ("/usr/lib/python3*/dist-packages/libvirt.py", "python3-libvirt"),
         (qemu, qemu_package),
+        ("zstd", "zstd"),
+        ("dpkg-deb", "dpkg"),
+        ("ssh-keygen", "openssh-client"),
         ("dropbear", "dropbear-bin"),
         ("dropbearkey", "dropbear-bin"),
         ("ssh", "openssh-client"),
@@ -62,7 +65,7 @@ def missing() -> tuple[Requirement, ...]:
 
 
 def _is_there(what: str, path: str) -> bool:
-    if what.startswith("/"):
+    if what.startswith("/"):  # libraries are below a folder of their architecture, or not
         return any(
             glob.glob(pattern)
             for pattern in (what, what.replace("**", "*"), what.replace("**/", ""))

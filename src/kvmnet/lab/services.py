@@ -30,6 +30,7 @@ dhcp-host={t.HOST_MAC},{t.HOST_IP},{t.HOST}
 dhcp-host={t.PEER_MAC},{t.PEER_IP},{t.PEER}
 dhcp-range={t.LAN_SUBNET6.removesuffix("/64")},ra-only,1h
 enable-ra
+address=/#/
 host-record={t.WEB_NAME},{t.WEB_IP},{t.WEB_IP6}
 host-record={t.ROUTER}.{t.LAN_DOMAIN},{t.ROUTER_IP},{t.ROUTER_IP6}
 dhcp-leasefile=/run/lab/leases
