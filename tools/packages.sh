@@ -3,7 +3,12 @@
 # To run Python: the binding belongs to the libvirt library and is compiled by the distribution.
 python_packages="python3 python3-venv python3-libvirt"
 
-# The lab: libvirt's daemon and QEMU without their services, a DHCP and DNS server, a small userland.
-lab_packages="libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients qemu-system-x86 qemu-utils
-dnsmasq-base busybox-static iptables nftables iproute2 iputils-ping kmod util-linux procps
-openssh-client"
+# The lab: libvirt's daemon and QEMU without their services, a DHCP and DNS server, a small userland,
+# an SSH server without a service. What the lab itself asks for is in src/kvmnet/lab/requirements.py.
+case $(dpkg --print-architecture 2>/dev/null) in
+arm64) qemu_package=qemu-system-arm ;;
+*) qemu_package=qemu-system-x86 ;;
+esac
+lab_packages="libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients $qemu_package dnsmasq-base
+busybox-static iptables nftables iproute2 kmod util-linux mount coreutils libc-bin dpkg zstd procps
+openssh-client openssh-sftp-server dropbear-bin"
