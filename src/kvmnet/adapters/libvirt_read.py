@@ -94,8 +94,9 @@ class _Reader:
                 self.guests()
 
     def network(self, net: Any, kinds: frozenset[Kind]) -> None:
-        name = net.name()
-        active = bool(self.call(net.isActive))
+        name, active = net.name(), False
+        with self.naming(f"network {name}"):
+            active = bool(self.call(net.isActive))
         if Kind.NETWORKS in kinds:
             with self.naming(f"network {name}"):
                 persistent = bool(self.call(net.isPersistent))
@@ -118,7 +119,13 @@ class _Reader:
                     self.result.leases.append(leases.lease(raw, connection=self.uri, network=name))
 
     def network_config(self, net: Any, flags: int) -> NetworkConfig:
-        return network_xml.parse(self.call(net.XMLDesc, flags)).config
+        try:
+            text = self.call(net.XMLDesc, flags)
+        except self.libvirt.libvirtError as error:
+            if not flags or error.get_error_code() != self.libvirt.VIR_ERR_INVALID_ARG:
+                raise
+            text = self.call(net.XMLDesc, 0)  # a driver that keeps only one definition
+        return network_xml.parse(text).config
 
     def guests(self) -> None:
         lv, handle = self.libvirt, self.handle
@@ -246,16 +253,14 @@ class _Silent(Exception):
 def _attended(handle: Any, read_only: bool, kinds: frozenset[Kind]) -> _Reader:
     """Reads in a thread of its own, watched: raises `_Silent` when libvirt falls silent."""
     reader = _Reader(handle, "")
-    failures: list[Exception] = []
+    failures: list[BaseException] = []
 
     def work() -> None:
         try:
             reader.uri = reader.call(handle.getURI)
             reader.result.connections.append(_connection(reader, read_only))
             reader.read(kinds)
-        except reader.libvirt.libvirtError as error:
-            failures.append(error)
-        except RuntimeError as error:  # handed over to the caller below
+        except BaseException as error:  # handed over to the caller below
             failures.append(error)
 
     thread = threading.Thread(target=work, daemon=True)
@@ -273,7 +278,10 @@ def _attended(handle: Any, read_only: bool, kinds: frozenset[Kind]) -> _Reader:
                           error)  # fmt: skip
         thread.join(left)
     if failures:
-        raise _Silent(reader.result, translate(failures[0], "libvirt can not be read"))
+        failure = failures[0]
+        if not isinstance(failure, reader.libvirt.libvirtError):
+            raise failure
+        raise _Silent(reader.result, translate(failure, "libvirt can not be read"))
     return reader
 
 

@@ -34,6 +34,9 @@ def list_bridges(args: argparse.Namespace) -> int:
         output.print_json(BridgeListDocument(bridges=found, unread=state.unread))
         return picture.host_status(state)
     picture.tell_unread(args, state)
+    if not found:
+        output.say(args, "there are no bridges to show")
+        return picture.host_status(state)
     output.print_table(args, HEADERS, map(row, found))
     return picture.host_status(state)
 

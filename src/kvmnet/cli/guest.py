@@ -29,6 +29,9 @@ def list_guests(args: argparse.Namespace) -> int:
         output.print_json(GuestListDocument(guests=found, unread=state.unread))
         return picture.virt_status(state)
     picture.tell_unread(args, state)
+    if not found:
+        output.say(args, "there are no guests to show")
+        return picture.virt_status(state)
     output.print_table(args, HEADERS, [row for guest in found for row in rows(guest)])
     return picture.virt_status(state)
 

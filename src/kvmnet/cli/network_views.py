@@ -30,6 +30,9 @@ def list_networks(args: argparse.Namespace) -> int:
         output.print_json(NetworkListDocument(networks=found, unread=state.unread))
         return picture.virt_status(state)
     picture.tell_unread(args, state)
+    if not found:
+        output.say(args, "there are no networks to show")
+        return picture.virt_status(state)
     output.print_table(args, HEADERS, map(row, found))
     return picture.virt_status(state)
 

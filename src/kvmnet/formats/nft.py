@@ -42,9 +42,15 @@ def parse_texts(text: str) -> dict[RuleKey, str]:
 def parse(text: str, texts: Mapping[RuleKey, str]) -> tuple[FirewallChain, ...]:
     """All chains with their rules, in the kernel's order. Raises `InvalidInput`."""
     try:
-        objects: list[dict[str, Any]] = msgspec.json.decode(text or '{"nftables":[]}')["nftables"]
-    except (msgspec.MsgspecError, UnicodeEncodeError, KeyError, TypeError) as error:
+        raw = (text or '{"nftables":[]}').encode("utf-8", "replace")
+        return _parse(msgspec.json.decode(raw)["nftables"], texts)
+    except (msgspec.MsgspecError, KeyError, TypeError, AttributeError) as error:
         raise InvalidInput("the answer of `nft -j` is not understood", why=str(error)) from None
+
+
+def _parse(
+    objects: list[dict[str, Any]], texts: Mapping[RuleKey, str]
+) -> tuple[FirewallChain, ...]:
     chains = {_place(x["chain"], "name"): x["chain"] for x in objects if "chain" in x}
     rules: dict[tuple[str, str, str], list[FirewallRule]] = {place: [] for place in chains}
     for raw in (x["rule"] for x in objects if "rule" in x):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import typing
+
 import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -10,16 +12,39 @@ from hypothesis import strategies as st
 from kvmnet.errors import InvalidInput
 from kvmnet.formats import state_json
 from kvmnet.model import host, state, virt
+from kvmnet.model.values import Cidr, Ip, Mac
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
+
+
+IPS = st.ip_addresses().map(str)
+CIDRS = st.ip_addresses().map(lambda x: f"{x}/{x.max_prefixlen}")
+MACS = st.binary(min_size=6, max_size=6).map(lambda x: x.hex(":"))
 
 
 def build(kind: type) -> st.SearchStrategy[object]:
     """Any object of that Struct, made from its fields' types."""
     fields = {}
+    hints = typing.get_type_hints(kind)
     for field in msgspec.inspect.type_info(kind).fields:  # type: ignore[union-attr]
-        fields[field.name] = value(field.type)
+        special = special_text(hints[field.name])
+        if field.name == "prefix_len":
+            fields[field.name] = st.integers(0, 32)
+        elif special is not None:
+            is_tuple = isinstance(field.type, msgspec.inspect.VarTupleType)
+            fields[field.name] = st.lists(special, max_size=2).map(tuple) if is_tuple else special
+        else:
+            fields[field.name] = value(field.type)
     return st.fixed_dictionaries(fields).map(lambda x: kind(**x))
+
+
+def special_text(hint: object) -> st.SearchStrategy[str] | None:
+    """How text of the address types looks, which the Struct's own types do not tell."""
+    inner = {hint, *typing.get_args(hint)}
+    for kind, made in ((Ip, IPS), (Cidr, CIDRS), (Mac, MACS)):
+        if kind in inner:
+            return made
+    return None
 
 
 def value(kind: msgspec.inspect.Type) -> st.SearchStrategy[object]:
@@ -96,3 +121,32 @@ def test_unknown_fields_of_the_same_version_are_ignored() -> None:
         ' "state": {"taken_at": 1, "hostname": "h", "later": []}}'
     )
     assert state_json.parse(text).hostname == "h"
+
+
+HOSTILE = {
+    "an address": ("addresses", {"link": "a", "ip": "nonsense", "prefix_len": 24, "family": 4}),
+    "a length": ("addresses", {"link": "a", "ip": "10.0.0.1", "prefix_len": 999, "family": 4}),
+    "a route": ("routes", {"family": 4, "destination": "10.0.0.0"}),
+    "a gateway": ("routes", {"family": 4, "destination": "10.0.0.0/8", "gateway": "x"}),
+    "a MAC": ("links", {"index": 1, "name": "a", "kind": "veth", "mac": "; rm -rf /"}),
+    "Docker": ("docker_networks", {"name": "a", "subnets": ["10.0.0.0/8", "10/x"]}),
+    "a range deep inside": (
+        "networks",
+        {"connection": "c", "name": "n", "uuid": "u", "active": True, "persistent": True,
+         "autostart": True, "live": {"mode": "nat", "ips": [
+             {"family": 4, "address": "10.0.0.1", "prefix_len": 24,
+              "ranges": [{"start": "10.0.0.2", "end": ""}]}]}},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_values_are_checked(case: str) -> None:
+    field, content = HOSTILE[case]
+    document = {
+        "format": "kvmnet.state",
+        "version": 1,
+        "state": {"taken_at": 1, "hostname": "h", field: [content]},
+    }
+    with pytest.raises(InvalidInput):
+        state_json.parse(msgspec.json.encode(document).decode())
