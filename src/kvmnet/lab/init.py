@@ -82,7 +82,7 @@ def _build() -> Places:
     services.start_lan_clients(places)
     services.start_ssh(places)
     services.wait_for_addresses(places, 8)
-    services.wait_for_libvirtd(libvirtd, 30)
+    services.wait_for_libvirtd(places, libvirtd, 30)
     return places
 
 

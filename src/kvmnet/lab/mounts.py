@@ -83,19 +83,33 @@ def _clean_etc() -> None:
         with contextlib.suppress(FileNotFoundError):
             (etc / name).unlink()
         (etc / name).touch()
-    _add_user(etc)
+    _add_user(etc, topology.USER, topology.USER_ID, topology.USER_HOME, "/bin/sh")
+    # libvirt's QEMU driver does not start without the user and group that its package was built
+    # for; Debian adds them only together with libvirt's services.
+    _add_user(etc, "libvirt-qemu", 64055, "/var/lib/libvirt", "/usr/sbin/nologin")
+    _add_group(etc, "kvm", 64054)
 
 
-def _add_user(etc: Path) -> None:
-    name, number, home = topology.USER, topology.USER_ID, topology.USER_HOME
-    lines = {
-        "passwd": f"{name}:x:{number}:{number}:a user of the lab's host:{home}:/bin/sh\n",
-        "group": f"{name}:x:{number}:\n",
-        "shadow": f"{name}:*:19000:0:99999:7:::\n",
-    }
-    for file, line in lines.items():
-        with (etc / file).open("a") as stream:
-            stream.write(line)
+def _add_user(etc: Path, name: str, number: int, home: str, shell: str) -> None:
+    """Add a user with a group of its own, unless the machine has one of that name."""
+    if not _has(etc / "passwd", name):
+        _append(etc / "passwd", f"{name}:x:{number}:{number}::{home}:{shell}")
+        _append(etc / "shadow", f"{name}:*:19000:0:99999:7:::")
+    _add_group(etc, name, number)
+
+
+def _add_group(etc: Path, name: str, number: int) -> None:
+    if not _has(etc / "group", name):
+        _append(etc / "group", f"{name}:x:{number}:")
+
+
+def _has(file: Path, name: str) -> bool:
+    return any(line.startswith(f"{name}:") for line in file.read_text().splitlines())
+
+
+def _append(file: Path, line: str) -> None:
+    with file.open("a") as stream:
+        stream.write(line + "\n")
 
 
 def _libvirt_folders() -> None:

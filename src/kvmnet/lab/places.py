@@ -52,8 +52,15 @@ class Places:
         """The same with only the network of that place, for daemons that read files of the init."""
         return ["nsenter", "-t", str(self.pids[where]), "-n", "--", *argv]
 
-    def run(self, where: str, *argv: str, stdin: str = "", timeout: float = 10) -> Completed:
-        return run(self.inside(where, *argv), stdin=stdin, timeout=timeout)
+    def run(
+        self,
+        where: str,
+        *argv: str,
+        stdin: str = "",
+        timeout: float = 10,
+        accept: Sequence[int] = (0,),
+    ) -> Completed:
+        return run(self.inside(where, *argv), stdin=stdin, timeout=timeout, accept=accept)
 
     def spawn(self, where: str, *argv: str) -> Running:
         """Start a daemon there; what it says goes to the lab's log."""

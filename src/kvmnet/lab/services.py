@@ -73,9 +73,27 @@ def start_libvirtd(places: Places) -> Running:
     return places.spawn(t.HOST, "libvirtd", "-d")
 
 
-def wait_for_libvirtd(process: Running, timeout_s: float) -> None:
-    """Returns when the libvirtd that `start_libvirtd` started takes connections."""
+def wait_for_libvirtd(places: Places, process: Running, timeout_s: float) -> None:
+    """Returns when the libvirtd that `start_libvirtd` started answers.
+
+    Its first process ends when the socket is there, but its drivers may still fail after that.
+    Raises `Failed` with the last error of its log.
+    """
     wait(process, timeout_s)
+    deadline = time.monotonic() + timeout_s
+    while True:
+        done = places.run(t.HOST, "virsh", "-c", "qemu:///system", "uri", accept=(0, 1))
+        if done.status == 0:
+            return
+        if time.monotonic() > deadline or "No such file" in done.stderr:
+            raise Failed("the lab's libvirtd does not run", why=_last_error(places))
+        time.sleep(0.1)
+
+
+def _last_error(places: Places) -> str:
+    log = places.run(t.HOST, "cat", "/var/log/libvirt/libvirtd.log", accept=(0, 1)).stdout
+    errors = [line for line in log.splitlines() if " error : " in line]
+    return errors[-1].partition(" error : ")[2] if errors else "it left no error in its log"
 
 
 def start_ssh(places: Places) -> None:
