@@ -12,12 +12,14 @@ import contextlib
 import signal
 import sys
 import time
+from ipaddress import IPv6Address
 from pathlib import Path
 from types import FrameType
 
 import msgspec
 
 from kvmnet.adapters import dhcp_client, neighbours, reach
+from kvmnet.adapters.files import read_optional
 from kvmnet.adapters.netns import die_with_parent, leave_network
 from kvmnet.adapters.packets import OwnerGone, PacketSocket
 from kvmnet.adapters.run import run
@@ -48,11 +50,13 @@ from kvmnet.model.values import Ip
 
 NIC = "eth0"
 _LIFELINE = 0
+_IFA_F_TENTATIVE = 0x40
+_GLOBAL_SCOPE, _LINK_SCOPE = "00", "20"
 _IPV6 = Path("/proc/sys/net/ipv6/conf") / NIC
 _QUICK_IPV6 = {
+    "accept_dad": "0",  # its MAC is known to be unused; the check would cost a second or two
     "accept_ra": "1",
     "addr_gen_mode": "0",
-    "dad_transmits": "0",  # its MAC is known to be unused; the check would cost a second
     "disable_ipv6": "0",
     "forwarding": "0",
     "router_solicitations": "0",  # `Solicit` does it, at a moment that is known
@@ -74,6 +78,8 @@ class StandInGuest:
                 return _bring_up()
             case Solicit():
                 self._routers = neighbours.RouterSearch(NIC, _LIFELINE)
+                # Before this address is in use nothing sent to it is taken, routers' answers included.
+                _await_addresses6(_LINK_SCOPE, 0.2)
                 self._routers.solicit()
                 return Done()
             case AwaitRouter():
@@ -118,7 +124,8 @@ class StandInGuest:
         found = self._routers.wait(wait_s)
         if found.ip is None or not found.prefixes:
             return found
-        return msgspec.structs.replace(found, addresses=_global_addresses())
+        return msgspec.structs.replace(found, addresses=_await_addresses6(_IFA_F_TENTATIVE = 0x40
+_GLOBAL_SCOPE, 0.1))
 
     def give_back(self) -> None:
         """Release what was leased, and what was asked for without being confirmed."""
@@ -139,15 +146,26 @@ def _bring_up() -> AnyAnswer:
     return Done()
 
 
-def _global_addresses() -> tuple[Ip, ...]:
-    """The addresses that the kernel made of what a router advertised; it takes a moment."""
-    end = time.monotonic() + 0.1
-    while True:
-        text = run(["ip", "-6", "-o", "address", "show", "dev", NIC, "scope", "global"]).stdout
-        found = tuple(Ip(line.split()[3].split("/")[0]) for line in text.splitlines())
-        if found or time.monotonic() > end:
-            return found
-        time.sleep(0.01)
+def _addresses6(scope: str) -> tuple[Ip, ...]:
+    """The NIC's IPv6 addresses of a scope, as /proc/net/if_inet6 has it: 00 global, 20 link."""
+    text = read_optional(Path("/proc/self/net/if_inet6")) or ""
+    rows = [line.split() for line in text.splitlines()]
+    return tuple(
+        Ip(str(IPv6Address(bytes.fromhex(row[0]))))
+        for row in rows
+        if len(row) == 6
+        and row[5] == NIC
+        and row[3] == scope
+        and not int(row[4], 16) & _IFA_F_TENTATIVE
+    )
+
+
+def _await_addresses6(scope: str, wait_s: float) -> tuple[Ip, ...]:
+    """The same, waiting for the first: the kernel makes them a moment after their cause."""
+    end = time.monotonic() + wait_s
+    while not (found := _addresses6(scope)) and time.monotonic() < end:
+        time.sleep(0.005)
+    return found
 
 
 def _reach(call: AnyCall) -> AnyAnswer:

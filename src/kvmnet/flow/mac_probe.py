@@ -175,7 +175,7 @@ def _arp(asker: _Asker, mac: Mac, own: Ip, ip: Ip) -> bytes:
 _ICMPV6_WORDS: Mapping[int, str] = {
     icmp.ECHO_REPLY6: "answered an echo request to ff02::1",
     icmp.NEIGHBOUR_ADVERTISEMENT: "answered an IPv6 neighbour solicitation",
-    icmp.NEIGHBOUR_SOLICITATION: "looks for the asker, to answer an echo request to ff02::1",
+    icmp.NEIGHBOUR_SOLICITATION: "asked who sent it an echo request to ff02::1",
     143: "told its IPv6 multicast groups",
     131: "told its IPv6 multicast groups",
 }
