@@ -78,7 +78,7 @@ class StandInGuest:
                 return _bring_up()
             case Solicit():
                 self._routers = neighbours.RouterSearch(NIC, _LIFELINE)
-                # Before this address is in use nothing sent to it is taken, routers' answers included.
+                # What is sent to this address is dropped before the kernel uses it.
                 _await_addresses6(_LINK_SCOPE, 0.2)
                 self._routers.solicit()
                 return Done()
@@ -124,8 +124,7 @@ class StandInGuest:
         found = self._routers.wait(wait_s)
         if found.ip is None or not found.prefixes:
             return found
-        return msgspec.structs.replace(found, addresses=_await_addresses6(_IFA_F_TENTATIVE = 0x40
-_GLOBAL_SCOPE, 0.1))
+        return msgspec.structs.replace(found, addresses=_await_addresses6(_GLOBAL_SCOPE, 0.1))
 
     def give_back(self) -> None:
         """Release what was leased, and what was asked for without being confirmed."""
