@@ -149,6 +149,22 @@ def timed(lab: Lab, *words: str, accept: tuple[int, ...] = (0,)) -> tuple[Comple
     return done, time.monotonic() - began
 
 
+def test_agent_that_is_silent(lab: Lab, web: str) -> None:
+    guest = lab.guest("web")
+    pause = "p=$(pidof qemu-ga); (sleep 1; kill -STOP $p; sleep 12; kill -CONT $p)"
+    guest.shell(f"{pause} </dev/null >/dev/null 2>&1 &")
+    time.sleep(2.5)
+    began = time.monotonic()
+    found = document(lab, "guest", "list")
+    took = time.monotonic() - began
+    guest.wait_ready(60)
+    assert took < BOUND_S
+    (web_guest,) = [x for x in found["guests"] if x["name"] == "web"]
+    assert web_guest["agent"] == "silent"
+    assert web in [x["ip"] for x in web_guest["nics"][0]["known"]["addresses"]], "by its lease"
+    assert "guest web: agent" in [x["what"] for x in found["unread"]]
+
+
 def test_libvirtd_that_hangs(lab: Lab, web: str) -> None:
     with stopped(lab):
         status, took = timed(lab, "status")
