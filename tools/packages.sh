@@ -9,6 +9,6 @@ case $(dpkg --print-architecture 2>/dev/null) in
 arm64) qemu_package=qemu-system-arm ;;
 *) qemu_package=qemu-system-x86 ;;
 esac
-lab_packages="libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients $qemu_package dnsmasq-base
-busybox-static iptables nftables iproute2 kmod util-linux mount coreutils libc-bin dpkg zstd procps
-openssh-client openssh-sftp-server dropbear-bin"
+lab_packages="libvirt-daemon libvirt-daemon-driver-network? libvirt-daemon-driver-qemu libvirt-clients
+$qemu_package dnsmasq-base busybox-static iptables nftables iproute2 kmod util-linux mount coreutils
+libc-bin dpkg zstd procps openssh-client openssh-sftp-server dropbear-bin"

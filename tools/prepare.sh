@@ -29,11 +29,15 @@ prepare_root() {
     sudo -v || die "sudo did not let you become root"
 }
 
-# Prints those of the named packages that are not installed.
+# Prints those of the named packages that are not installed. `NAME?` counts only where the
+# distribution has such a package: newer ones split what older ones have in one.
 missing_packages() {
     for package in "$@"; do
-        status=$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null) || status=
-        [ "$status" = installed ] || printf '%s ' "$package"
+        name=${package%\?}
+        status=$(dpkg-query -W -f '${db:Status-Status}' "$name" 2>/dev/null) || status=
+        [ "$status" = installed ] && continue
+        [ "$name" = "$package" ] || apt-cache show "$name" >/dev/null 2>&1 || continue
+        printf '%s ' "$name"
     done
 }
 
@@ -49,6 +53,7 @@ counterparts of these packages yourself, then run it again: $*"
     log=$(mktemp)
     say "Fetching the lists of packages ..."
     $as_root apt-get update >"$log" 2>&1 || { tail -n 5 "$log" >&2; die "apt-get update failed"; }
+    missing=$(missing_packages "$@") # again: now it is known what the distribution has
     for package in $missing; do
         apt-cache show "$package" >/dev/null 2>&1 ||
             die "your distribution has no package $package; kvmnet needs Debian 12, Ubuntu 24.04 or newer"

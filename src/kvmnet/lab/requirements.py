@@ -29,6 +29,10 @@ _DRIVERS = "/usr/lib*/**/libvirt/connection-driver"
 
 def requirements() -> tuple[Requirement, ...]:
     """Everything that `kvmnet lab up` and guests in it need, for this machine's architecture."""
+    path = environment()["PATH"]
+    # Newer distributions have split the network driver off: it is missing where libvirtd is there.
+    split = shutil.which("libvirtd", path=path) is not None
+    network_package = "libvirt-daemon-driver-network" if split else "libvirt-daemon"
     qemu, qemu_package = _QEMU.get(platform.machine(), ("qemu-system", "qemu-system"))
     rows = (
         ("ip", "iproute2"),
@@ -42,7 +46,7 @@ def requirements() -> tuple[Requirement, ...]:
         ("dnsmasq", "dnsmasq-base"),
         ("busybox", "busybox-static"),
         ("libvirtd", "libvirt-daemon"),
-        (f"{_DRIVERS}/libvirt_driver_network.so", "libvirt-daemon"),
+        (f"{_DRIVERS}/libvirt_driver_network.so", network_package),
         (f"{_DRIVERS}/libvirt_driver_qemu.so", "libvirt-daemon-driver-qemu"),
         ("virsh", "libvirt-clients"),
         ("/usr/lib/python3*/dist-packages/libvirt.py", "python3-libvirt"),
