@@ -102,7 +102,7 @@ def test_tcp_target_that_listens_and_one_that_does_not(lan: World) -> None:
     assert "connected" in good["by_name"]["target"]["detail"]
     bad = probe(lan, "--to", "10.7.0.1:8124", status=1)["by_name"]["target"]
     assert bad["verdict"] == "failed" and "nothing listens" in bad["reason"]
-    server.kill()
+    os.kill(leaf_of(server), signal.SIGKILL)
     server.communicate(timeout=5)
 
 
