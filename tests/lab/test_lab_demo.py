@@ -89,7 +89,7 @@ def test_stopped_in_the_middle(lab_name: str, number: signal.Signals) -> None:
     time.sleep(2)  # somewhere in the middle of it
     process.send_signal(number)
     _, complaint = process.communicate(timeout=30)
-    assert process.returncode == 130
+    assert process.returncode == 130, complaint
     assert "Traceback" not in complaint
     assert not known.init.alive()
     assert not record.folder(lab_name).exists()

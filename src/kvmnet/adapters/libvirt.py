@@ -8,6 +8,7 @@ with the process).
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import threading
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ T = TypeVar("T")
 
 CONNECT_TIMEOUT_S = 5.0
 CALL_TIMEOUT_S = 30.0
+LAST_MOMENT_S = 0.5
 INTERRUPTED_CALL_S = 3.0
 """How long a call that is under way may go on after Ctrl-C."""
 
@@ -67,26 +69,47 @@ def translate(error: Exception, what: str) -> KvmnetError:
     return Failed(what, why=why)
 
 
+_left_behind: list[threading.Event] = []
+"""Calls that nobody waits for any more; set once they have come back."""
+
+
+def _leave_behind(done: threading.Event) -> None:
+    """Let a call go on alone, but give it a moment when the process ends.
+
+    A thread that comes back from libvirt while the interpreter is being taken down crashes the
+    process. One that never comes back does no harm.
+    """
+    _left_behind.append(done)
+    atexit.register(done.wait, LAST_MOMENT_S)
+
+
 def within(seconds: float, what: str, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """The result of `call`, or `TimedOut` after `seconds`; libvirt's errors come translated."""
     result: list[T] = []
     failure: list[BaseException] = []
+
+    done = threading.Event()
 
     def work() -> None:
         try:
             result.append(call(*args, **kwargs))
         except BaseException as error:  # handed over to the caller below
             failure.append(error)
+        finally:
+            done.set()
 
+    # Never Thread.join: interrupted, it takes a running thread for ended (Python 3.11).
     thread = threading.Thread(target=work, daemon=True)
-    thread.start()
     try:
-        thread.join(seconds)
+        thread.start()
+        done.wait(seconds)
     except KeyboardInterrupt:
         # What was asked for may still happen: whoever undoes it must not come before it.
-        thread.join(INTERRUPTED_CALL_S)
+        if not done.wait(INTERRUPTED_CALL_S):
+            _leave_behind(done)
         raise
-    if thread.is_alive():
+    if not done.is_set():
+        _leave_behind(done)
         raise TimedOut(
             what,
             why=f"libvirt did not answer within {seconds:g} seconds",
@@ -115,5 +138,7 @@ def connect(
     try:
         yield connection
     finally:
-        with contextlib.suppress(KvmnetError):
-            within(timeout_s, "closing the connection", connection.close)
+        # A call that was left behind still uses the connection: it is left open with it.
+        if all(done.is_set() for done in _left_behind):
+            with contextlib.suppress(KvmnetError):
+                within(timeout_s, "closing the connection", connection.close)
