@@ -73,7 +73,7 @@ _left_behind: list[threading.Event] = []
 """Calls that nobody waits for any more; set once they have come back."""
 
 
-def _leave_behind(done: threading.Event) -> None:
+def leave_behind(done: threading.Event) -> None:
     """Let a call go on alone, but give it a moment when the process ends.
 
     A thread that comes back from libvirt while the interpreter is being taken down crashes the
@@ -106,10 +106,10 @@ def within(seconds: float, what: str, call: Callable[P, T], *args: P.args, **kwa
     except KeyboardInterrupt:
         # What was asked for may still happen: whoever undoes it must not come before it.
         if not done.wait(INTERRUPTED_CALL_S):
-            _leave_behind(done)
+            leave_behind(done)
         raise
     if not done.is_set():
-        _leave_behind(done)
+        leave_behind(done)
         raise TimedOut(
             what,
             why=f"libvirt did not answer within {seconds:g} seconds",

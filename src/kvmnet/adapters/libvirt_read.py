@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from kvmnet.adapters.libvirt import connect, translate
+from kvmnet.adapters.libvirt import connect, leave_behind, translate
 from kvmnet.errors import Failed, InvalidInput, KvmnetError, NotFound, PermissionDenied, TimedOut
 from kvmnet.formats import domain_xml, leases, network_xml
 from kvmnet.model.state import Connection, Unread
@@ -250,10 +250,20 @@ class _Silent(Exception):
         self.error = error
 
 
+def _is_done(done: threading.Event, wait_s: float) -> bool:
+    """Wait for the reading thread; interrupted, leave it behind in order."""
+    try:
+        return done.wait(max(0.0, wait_s))
+    except KeyboardInterrupt:
+        leave_behind(done)
+        raise
+
+
 def _attended(handle: Any, read_only: bool, kinds: frozenset[Kind]) -> _Reader:
     """Reads in a thread of its own, watched: raises `_Silent` when libvirt falls silent."""
     reader = _Reader(handle, "")
     failures: list[BaseException] = []
+    done = threading.Event()
 
     def work() -> None:
         try:
@@ -262,12 +272,15 @@ def _attended(handle: Any, read_only: bool, kinds: frozenset[Kind]) -> _Reader:
             reader.read(kinds)
         except BaseException as error:  # handed over to the caller below
             failures.append(error)
+        finally:
+            done.set()
 
+    # Never Thread.join: interrupted, it takes a running thread for ended (Python 3.11).
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
-    while thread.is_alive():
-        left = reader.heard + SILENCE_S - time.monotonic()
-        if left <= 0:
+    while not _is_done(done, reader.heard + SILENCE_S - time.monotonic()):
+        if reader.heard + SILENCE_S <= time.monotonic():
+            leave_behind(done)
             error = TimedOut(
                 "libvirt stopped answering",
                 why=f"libvirt did not answer within {SILENCE_S:g} seconds",
@@ -276,7 +289,6 @@ def _attended(handle: Any, read_only: bool, kinds: frozenset[Kind]) -> _Reader:
             # A copy: the thread may come back to life.
             raise _Silent(msgspec.json.decode(msgspec.json.encode(reader.result), type=VirtRead),
                           error)  # fmt: skip
-        thread.join(left)
     if failures:
         failure = failures[0]
         if not isinstance(failure, reader.libvirt.libvirtError):
@@ -305,19 +317,22 @@ def _ask_agents(reader: _Reader) -> None:
         waiting.put(guest)
     ends = time.monotonic() + AGENTS_S
 
-    def work() -> None:
-        while time.monotonic() < ends:
-            try:
+    def work(done: threading.Event) -> None:
+        try:
+            while time.monotonic() < ends:
                 guest = waiting.get_nowait()
-            except queue.Empty:
-                return
-            answers[guest.uuid] = _ask_agent(reader, guest)
+                answers[guest.uuid] = _ask_agent(reader, guest)
+        except queue.Empty:
+            return
+        finally:
+            done.set()
 
-    threads = [threading.Thread(target=work, daemon=True) for _ in asked[:AGENT_WORKERS]]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(max(0.0, ends + AGENT_S - time.monotonic()))
+    workers = [threading.Event() for _ in asked[:AGENT_WORKERS]]
+    for done in workers:
+        threading.Thread(target=work, args=(done,), daemon=True).start()
+    for done in workers:
+        if not _is_done(done, ends + AGENT_S - time.monotonic()):
+            leave_behind(done)
     known = dict(answers)
     reader.result.guests = [_with_answer(reader, x, known) for x in reader.result.guests]
 

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from kvmnet.core.finding import Finding, command, some
-from kvmnet.core.subnet_overlaps import overlaps
+from kvmnet.core.subnets import clashes
 from kvmnet.model.host import Neighbour
 from kvmnet.model.state import State
 from kvmnet.model.values import Mac
@@ -48,25 +48,15 @@ def duplicate_identity(state: State) -> Iterator[Finding]:
 
 def subnet_overlap(state: State) -> Iterator[Finding]:
     """A network whose subnet the host already reaches otherwise."""
-    for network, subnet, other in overlaps(state):
+    for clash in clashes(state):
+        network, subnet, other = clash.network, clash.subnet, clash.other
         yield Finding(
             name="subnet-overlap",
             severity="problem" if network.active else "warning",
             subject=f"network {network.name}",
-            what=f"its subnet {subnet} overlaps {other}",
-            evidence=(f"network {network.name}: {subnet}", other),
-            fix=(
-                command(
-                    "kvmnet",
-                    "network",
-                    "create",
-                    f"{network.name}2",
-                    "--mode",
-                    "nat",
-                    "--subnet",
-                    "auto",
-                ),
-            ),
+            what=f"its subnet {subnet} overlaps {other.by}",
+            evidence=(f"network {network.name}: {subnet}", f"{other.by}: {other.subnet}"),
+            fix=(command("kvmnet", "network", "create", f"{network.name}2", "--subnet", "auto"),),
         )
 
 

@@ -11,8 +11,11 @@ from kvmnet.errors import InvalidInput, Refused
 from kvmnet.model.host import Family
 from kvmnet.model.state import State
 from kvmnet.model.values import Cidr
+from kvmnet.model.virt import Network
 
 Subnet = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+_ROUTED = frozenset({"unicast", "blackhole", "unreachable", "prohibit"})
 
 DEFAULT_LIKE_BITS = {4: 7, 6: 7}
 """Routes with so short a prefix lead "everywhere" (VPNs use 0.0.0.0/1), they occupy nothing."""
@@ -23,30 +26,79 @@ class Occupied(Struct, frozen=True, kw_only=True):
 
     subnet: Cidr
     by: str
-    """For people: `route of eth0`, `network lab1 (not active)`."""
+    """For people: `address 192.0.2.7 of eth0`, `libvirt network lab1 (not active)`."""
+    link: str | None = None
+    """The link that it is on, if it is there now."""
+    network: str | None = None
+    """The libvirt network that it belongs to, active or not."""
 
 
 def occupied(state: State, *, except_network: str | None = None) -> tuple[Occupied, ...]:
     """All subnets that the host has or reaches other than by its default route.
 
-    `except_network` leaves out one libvirt network and what hangs on its bridge.
+    Each comes once, with the first of its holders: libvirt's and Docker's networks, the host's
+    addresses, its routes. `except_network` leaves out one libvirt network and its bridge.
     """
     own = state.network(except_network) if except_network is not None else None
-    bridges = {c.bridge for c in (own.live, own.saved) if c is not None} if own else set()
-    found = [*_networks(state, except_network), *_docker(state), *_kernel(state, bridges)]
-    return tuple({item.subnet: item for item in reversed(found)}.values())[::-1]
+    bridges = set() if own is None else bridges_of(own)
+    found: dict[Cidr, Occupied] = {}
+    for item in _all_occupied(state):
+        is_own = own is not None and (item.network == own.name or item.link in bridges)
+        if not is_own:
+            found.setdefault(item.subnet, item)
+    return tuple(found.values())
 
 
-def _networks(state: State, left_out: str | None) -> Iterator[Occupied]:
+def bridges_of(network: Network) -> set[str]:
+    """The bridges that the network's live and saved definition name."""
+    configs = (network.live, network.saved)
+    return {c.bridge for c in configs if c is not None and c.bridge is not None}
+
+
+def _all_occupied(state: State) -> Iterator[Occupied]:
+    yield from _networks(state)
+    yield from _docker(state)
+    yield from _kernel(state)
+
+
+class Clash(Struct, frozen=True, kw_only=True):
+    """A libvirt network's subnet that overlaps something else."""
+
+    network: Network
+    subnet: Cidr
+    other: Occupied
+
+
+def clashes(state: State) -> tuple[Clash, ...]:
+    """Each libvirt network's subnets that overlap something else; a pair of networks comes once."""
+    everything = tuple(_all_occupied(state))
+    taken = [(item, ipaddress.ip_network(item.subnet)) for item in everything]
+    found: dict[tuple[str, Cidr, Cidr, str | None, str | None], Clash] = {}
+    before: set[str] = set()
     for network in state.networks:
-        if network.name == left_out:
-            continue
+        before.add(network.name)
+        own_links = bridges_of(network)
+        for mine, wanted in taken:
+            if mine.network != network.name:
+                continue
+            for item, other in taken:
+                is_own = item.network == network.name or item.link in own_links
+                later = item.network is not None and item.network not in before
+                if not is_own and not later and wanted.overlaps(other):
+                    key = (network.name, mine.subnet, item.subnet, item.link, item.network)
+                    found.setdefault(key, Clash(network=network, subnet=mine.subnet, other=item))
+    return tuple(found.values())
+
+
+def _networks(state: State) -> Iterator[Occupied]:
+    for network in state.networks:
         standing = "active" if network.active else "not active"
         for config in (network.live, network.saved):
             for ip in config.ips if config is not None else ():
                 subnet = _subnet(f"{ip.address}/{ip.prefix_len}")
                 if subnet is not None:
-                    yield Occupied(subnet=subnet, by=f"libvirt network {network.name} ({standing})")
+                    by = f"libvirt network {network.name} ({standing})"
+                    yield Occupied(subnet=subnet, by=by, network=network.name)
 
 
 def _docker(state: State) -> Iterator[Occupied]:
@@ -55,21 +107,23 @@ def _docker(state: State) -> Iterator[Occupied]:
             yield Occupied(subnet=subnet, by=f"Docker network {network.name}")
 
 
-def _kernel(state: State, left_out: set[str | None]) -> Iterator[Occupied]:
+def _kernel(state: State) -> Iterator[Occupied]:
     for address in state.addresses:
-        if address.link in left_out or address.scope in {"host", "link"}:
+        if address.scope in {"host", "link"}:
             continue
         subnet = _subnet(f"{address.ip}/{address.prefix_len}")
         if subnet is not None:
-            yield Occupied(subnet=subnet, by=f"address {address.ip} of {address.link}")
+            by = f"address {address.ip} of {address.link}"
+            yield Occupied(subnet=subnet, by=by, link=address.link)
     for route in state.routes:
-        if route.link in left_out or route.table == "local" or route.type in {"multicast"}:
+        if route.table == "local" or route.type not in _ROUTED:
             continue
         subnet = _subnet(route.destination)
         if subnet is None or _is_default_like(subnet):
             continue
         way = f" through {route.link}" if route.link else ""
-        yield Occupied(subnet=subnet, by=f"route to {subnet}{way} (table {route.table})")
+        by = f"route to {subnet}{way} (table {route.table})"
+        yield Occupied(subnet=subnet, by=by, link=route.link)
 
 
 def _subnet(text: str) -> Cidr | None:

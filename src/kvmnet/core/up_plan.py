@@ -12,17 +12,11 @@ import ipaddress
 import msgspec
 from msgspec import Struct
 
-from kvmnet.core import network_plan
 from kvmnet.core.accept_ra import accept_ra_steps, autoconfigured_nics
 from kvmnet.core.finding import Finding
 from kvmnet.core.firewall import guest_packets
-from kvmnet.core.network_plan import (
-    RandomBytes,
-    Saved,
-    dynamic_range,
-    free_bridge_name,
-    running_users,
-)
+from kvmnet.core.network_create import dynamic_range, free_bridge_name, plan_create
+from kvmnet.core.network_plan import RandomBytes, Saved, forwards_ipv6, running_users
 from kvmnet.core.openings import blockades
 from kvmnet.core.subnets import Subnet, free_subnet, occupied, overlap
 from kvmnet.errors import Refused
@@ -98,7 +92,7 @@ def plan_up(state: State, name: str, saved: Saved, random_bytes: RandomBytes) ->
 
 
 def _plan_new(state: State, name: str, saved: Saved, random_bytes: RandomBytes) -> UpPlan:
-    plan = network_plan.plan_create(state, NetworkRequest(name=name), saved, random_bytes)
+    plan = plan_create(state, NetworkRequest(name=name), saved, random_bytes)
     config = next(x.step.config for x in plan.steps if isinstance(x.step, DefineNetwork))
     made = _Mend(steps=plan.steps)
     up = _joined(
@@ -242,7 +236,7 @@ def _is_flushed(state: State, bridge: str) -> bool:
 
 
 def _mend_router_advertisements(state: State, config: NetworkConfig, saved: Saved) -> _Mend:
-    if not network_plan.forwards_ipv6(config):
+    if not forwards_ipv6(config):
         return _Mend()
     steps = accept_ra_steps(state, saved.accept_ra_file)
     nics = ", ".join(autoconfigured_nics(state))

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from kvmnet.adapters import files, libvirt_networks
-from kvmnet.core import network_plan
+from kvmnet.core import network_create, network_plan
 from kvmnet.core.accept_ra import ACCEPT_RA_FILE
 from kvmnet.core.network_plan import Saved
 from kvmnet.errors import Failed
@@ -41,7 +41,7 @@ Consent = Callable[[Plan], None]
 
 
 def creation(request: NetworkRequest) -> Planner:
-    return lambda state, saved: network_plan.plan_create(state, request, saved, os.urandom)
+    return lambda state, saved: network_create.plan_create(state, request, saved, os.urandom)
 
 
 def start(name: str) -> Planner:

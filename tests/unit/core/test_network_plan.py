@@ -7,14 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvmnet.core.accept_ra import ACCEPT_RA_FILE
-from kvmnet.core.network_plan import (
-    Saved,
-    dynamic_range,
-    plan_create,
-    plan_delete,
-    plan_start,
-    plan_stop,
-)
+from kvmnet.core.network_create import dynamic_range, plan_create
+from kvmnet.core.network_plan import Saved, plan_delete, plan_start, plan_stop
 from kvmnet.errors import InvalidInput, KvmnetError, NotFound, Refused
 from kvmnet.model.desired import NetworkRequest
 from kvmnet.model.host import Link, Route, Sysctl

@@ -1,0 +1,269 @@
+"""The plan that makes a libvirt network: a pure function of the State and what was asked for."""
+
+from __future__ import annotations
+
+import ipaddress
+import itertools
+from uuid import UUID
+
+from kvmnet.core.accept_ra import accept_ra_steps
+from kvmnet.core.macs import QEMU_PREFIX, generate, uses_in
+from kvmnet.core.network_plan import RandomBytes, Saved, forwards_ipv6, network_with_bridge
+from kvmnet.core.subnets import Occupied, check_subnet, free_subnet, occupied, overlap
+from kvmnet.errors import InvalidInput, Refused
+from kvmnet.model.desired import NetworkRequest
+from kvmnet.model.host import Family
+from kvmnet.model.plan import (
+    DefineNetwork,
+    Plan,
+    PlannedStep,
+    SetAutostart,
+    StartNetwork,
+    StopNetwork,
+    UndefineNetwork,
+)
+from kvmnet.model.state import State
+from kvmnet.model.values import Cidr, Ip
+from kvmnet.model.virt import DhcpRange, NetworkConfig, NetworkIp
+
+NO_PING = "no-ping"
+"""dnsmasq's option that leaves out the three seconds it waits for a ping's answer."""
+
+LONGEST_RANGE = 65535
+"""Addresses in one DHCP range at most (libvirt: virSocketAddrGetRange)."""
+
+
+def plan_create(
+    state: State, request: NetworkRequest, saved: Saved, random_bytes: RandomBytes
+) -> Plan:
+    """The plan that makes the network. Raises `InvalidInput` or `Refused`, with what is free."""
+    existing = state.network(request.name)
+    if existing is not None:
+        raise Refused(
+            f"there is a network {request.name} already",
+            why=f"on {existing.connection}, {'active' if existing.active else 'not active'}",
+            hint=f"look at it: kvmnet network show {request.name}",
+        )
+    config = (
+        _bridged_config(state, request)
+        if request.mode == "bridge"
+        else _own_config(state, request, random_bytes)
+    )
+    name = request.name
+    uuid = str(UUID(bytes=random_bytes(16), version=4))
+    steps = [
+        *(accept_ra_steps(state, saved.accept_ra_file) if forwards_ipv6(config) else ()),
+        PlannedStep(
+            step=DefineNetwork(name=name, uuid=uuid, config=config),
+            undo=UndefineNetwork(name=name, uuid=uuid),
+        ),
+        PlannedStep(step=StartNetwork(name=name), undo=StopNetwork(name=name, uuid=uuid)),
+    ]
+    if request.autostart:
+        steps.append(
+            PlannedStep(
+                step=SetAutostart(name=name, on=True), undo=SetAutostart(name=name, on=False)
+            )
+        )
+    return Plan(title=f"create network {name}", steps=tuple(steps), notes=_notes(config))
+
+
+def _notes(config: NetworkConfig) -> tuple[str, ...]:
+    notes = [
+        f"dynamic addresses: {one.start} to {one.end}; addresses set by hand belong outside of it"
+        for ip in config.ips
+        for one in ip.ranges
+    ]
+    if config.mode == "route":
+        subnets = ", ".join(f"{ip.address}/{ip.prefix_len}" for ip in config.ips)
+        notes.append(f"the LAN's router needs a route to {subnets} by way of this host")
+    return tuple(notes)
+
+
+def _bridged_config(state: State, request: NetworkRequest) -> NetworkConfig:
+    """A network that puts guests on a bridge that the host has already."""
+    for value, option in (
+        (request.subnet, "--subnet"), (request.dhcp_range, "--dhcp-range"),
+        (request.domain, "--domain"), (request.mtu, "--mtu"), (request.uplink, "--uplink"),
+        (None if request.ipv6 == "off" else request.ipv6, "--ipv6"),
+    ):  # fmt: skip
+        if value is not None:
+            raise InvalidInput(
+                f"{option} does not go with --mode bridge",
+                why="addresses, DHCP, DNS and MTU come from the LAN that the bridge is on",
+            )
+    if request.bridge is None:
+        raise InvalidInput(
+            "--mode bridge needs the host's bridge", hint="--bridge br0; see: kvmnet bridge list"
+        )
+    link = state.link(request.bridge)
+    if link is None:
+        raise Refused(
+            f"there is no bridge {request.bridge}", hint="these are there: kvmnet bridge list"
+        )
+    if link.kind != "bridge":
+        why = f"{link.name} is a NIC of kind {link.kind}"
+        if link.kind == "wireless":
+            why += ", and a wireless NIC can not be put into a bridge either"
+        raise Refused(
+            f"{link.name} is not a bridge", why=why,
+            hint="guests behind NAT need no bridge: --mode nat",
+        )  # fmt: skip
+    holder = network_with_bridge(state, link.name)
+    if holder is not None and holder.config is not None and holder.config.mode != "bridge":
+        raise Refused(
+            f"{link.name} belongs to the network {holder.name}",
+            why="libvirt makes and removes that bridge itself",
+            hint=f"plug the guests into it: network:{holder.name}",
+        )
+    return NetworkConfig(mode="bridge", bridge=link.name)
+
+
+def _own_config(state: State, request: NetworkRequest, random_bytes: RandomBytes) -> NetworkConfig:
+    """A network with a bridge of its own, made by libvirt."""
+    taken = occupied(state)
+    ips = [_ip_v4(request, taken, random_bytes)]
+    if request.ipv6 != "off":
+        ips.append(_ip_v6(request, taken, random_bytes))
+    _check_mtu(request)
+    _check_uplink(state, request)
+    known = {use.mac for use in uses_in(state)}
+    return NetworkConfig(
+        mode=request.mode,
+        bridge=_bridge_name(state, request.bridge),
+        # A bridge without a fixed MAC takes its lowest port's, and guests' ARP entries go stale.
+        bridge_mac=generate(QEMU_PREFIX, 1, known, random_bytes)[0],
+        stp=False,
+        forward_delay_s=0,
+        mtu=request.mtu,
+        uplinks=() if request.uplink is None else (request.uplink,),
+        domain=request.domain,
+        ips=tuple(ips),
+        dnsmasq_options=() if request.dhcp_ping else (NO_PING,),
+    )
+
+
+def _ip_v4(
+    request: NetworkRequest, taken: tuple[Occupied, ...], random_bytes: RandomBytes
+) -> NetworkIp:
+    subnet = _chosen(request.subnet or "auto", 4, taken, random_bytes)
+    network = check_subnet(subnet, 4)
+    first = network.network_address + 1
+    if request.dhcp_range is not None:
+        _check_range(request.dhcp_range, subnet)
+    return NetworkIp(
+        family=4,
+        address=Ip(str(first)),
+        prefix_len=network.prefixlen,
+        ranges=(request.dhcp_range or dynamic_range(subnet),),
+    )
+
+
+def _ip_v6(
+    request: NetworkRequest, taken: tuple[Occupied, ...], random_bytes: RandomBytes
+) -> NetworkIp:
+    network = check_subnet(_chosen(request.ipv6, 6, taken, random_bytes), 6)
+    return NetworkIp(family=6, address=Ip(str(network.network_address + 1)), prefix_len=64)
+
+
+def _chosen(
+    wanted: str, family: Family, taken: tuple[Occupied, ...], random_bytes: RandomBytes
+) -> Cidr:
+    if wanted == "auto":
+        return free_subnet(family, taken, random_bytes)
+    subnet = Cidr(wanted)
+    check_subnet(subnet, family)
+    clash = overlap(subnet, taken)
+    if clash is not None:
+        free = free_subnet(family, taken, random_bytes)
+        option = "--subnet" if family == 4 else "--ipv6"
+        raise Refused(
+            f"{subnet} is in use", why=f"it overlaps {clash.subnet}: {clash.by}",
+            hint=f"this one is free: {option} {free}",
+        )  # fmt: skip
+    return subnet
+
+
+def dynamic_range(subnet: Cidr) -> DhcpRange:
+    """The part of a subnet that DHCP gives out: what is above its first 100 of 256.
+
+    Below stays room for addresses set by hand and for reservations, where DHCP never collides
+    with them: in a /24 .2 to .99, while .100 to .254 are dynamic. A large subnet's range is its
+    last part, no longer than libvirt allows.
+    """
+    network = ipaddress.ip_network(subnet)
+    size = network.num_addresses
+    offset = max(2, size * 100 // 256, size - 1 - LONGEST_RANGE)
+    return DhcpRange(
+        start=Ip(str(network.network_address + offset)),
+        end=Ip(str(network.broadcast_address - 1)),
+    )
+
+
+def _check_range(wanted: DhcpRange, subnet: Cidr) -> None:
+    network = ipaddress.ip_network(subnet)
+    start, end = ipaddress.ip_address(wanted.start), ipaddress.ip_address(wanted.end)
+    first, last = network.network_address + 2, network.broadcast_address - 1
+    problem = ""
+    if start.version != 4 or end.version != 4 or start not in network or end not in network:
+        problem = f"it is not inside {subnet}"
+    elif int(start) > int(end):
+        problem = "its end comes before its start"
+    elif int(start) < int(first) or int(end) > int(last):
+        problem = "it contains the host's own, the network's or the broadcast address"
+    elif int(end) - int(start) >= LONGEST_RANGE:
+        problem = f"libvirt gives out at most {LONGEST_RANGE} addresses a range"
+    if problem:
+        raise InvalidInput(
+            f"the DHCP range {wanted.start} - {wanted.end} can not be used", why=problem,
+            hint=f"{first} to {last} may be given out",
+        )  # fmt: skip
+
+
+def _check_mtu(request: NetworkRequest) -> None:
+    least = 576 if request.ipv6 == "off" else 1280
+    if request.mtu is not None and not least <= request.mtu <= 65535:
+        raise InvalidInput(
+            f"an MTU of {request.mtu} can not be used",
+            why=f"{least} to 65535 are possible (RFC 791, RFC 8200)",
+        )
+
+
+def _check_uplink(state: State, request: NetworkRequest) -> None:
+    if request.uplink is None:
+        return
+    if request.mode in {"isolated", "open"}:
+        raise InvalidInput(
+            f"--uplink does not go with --mode {request.mode}",
+            why="libvirt ties only nat and route networks to one NIC",
+        )
+    if state.link(request.uplink) is None:
+        names = ", ".join(x.name for x in state.links if x.kind != "loopback")
+        raise Refused(f"there is no NIC {request.uplink}", hint=f"these are there: {names}")
+
+
+def _bridge_name(state: State, wanted: str | None) -> str:
+    if wanted is None:
+        return free_bridge_name(state)
+    holder = _bridge_holder(state, wanted)
+    if holder is not None:
+        free = free_bridge_name(state)
+        raise Refused(
+            f"the bridge name {wanted} is taken", why=holder, hint=f"this is free: --bridge {free}"
+        )
+    return wanted
+
+
+def free_bridge_name(state: State) -> str:
+    """The first of virbr0, virbr1 … that neither a link nor a network has."""
+    names = (f"virbr{number}" for number in itertools.count())
+    return next(name for name in names if _bridge_holder(state, name) is None)
+
+
+def _bridge_holder(state: State, name: str) -> str | None:
+    """Who has that name: a link of the host, or a network, active or not."""
+    link = state.link(name)
+    network = network_with_bridge(state, name)
+    if network is not None:
+        return f"it is the bridge of network {network.name}"
+    return None if link is None else f"the host has a NIC of that name (kind {link.kind})"
