@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
 from pathlib import Path
 
 from kvmnet.errors import Failed, NotFound, PermissionDenied, Unavailable
@@ -40,6 +39,8 @@ def write_atomic(path: Path, text: str, *, mode: int = 0o644) -> None:
     """
     try:
         old = path.stat() if path.exists() else None
+        import tempfile  # late: most commands only read
+
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
             with os.fdopen(handle, "w", encoding="utf-8", errors="surrogateescape") as stream:

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 
 from msgspec import Struct
 
-from kvmnet.adapters.connections import present_connections
+from kvmnet.adapters import libvirt_files
+from kvmnet.adapters.connections import SESSION, SYSTEM, present_connections
+from kvmnet.adapters.libvirt_files import (
+    other_session_folders,
+    own_session_folders,
+    system_folders,
+)
 from kvmnet.core.macs import MacUse, generate, uses_in
 from kvmnet.flow.observe import Part, observe
 from kvmnet.model.state import State, Unread
@@ -35,13 +42,37 @@ class KnownMacs(Struct, frozen=True, kw_only=True):
 
 
 def known_macs(uri: str | None) -> KnownMacs:
-    """Look at the host and at every libvirt connection that is there, `uri`'s first."""
+    """Look at the host and at every libvirt connection that is there, `uri`'s first.
+
+    Of a connection that does not answer the definitions' files are read: its guests exist anyway.
+    """
     states = [observe(uri, KERNEL_PARTS | LIBVIRT_PARTS)]
     seen = {connection.uri for connection in states[0].connections}
     states += [
         observe(other, LIBVIRT_PARTS) for other in present_connections() if other not in seen
     ]
-    return known_in(states)
+    return known_in([*states, *_from_files(states)])
+
+
+def _from_files(states: Sequence[State]) -> Iterator[State]:
+    """What the files of those local connections tell that were not read to the end."""
+    answered = {
+        connection.uri.partition("?")[0]
+        for state in states
+        if not any(gap.what.startswith("libvirt ") for gap in state.unread)
+        for connection in state.connections
+    }
+    folders = [] if SYSTEM in answered else [system_folders()]
+    if SESSION not in answered:
+        folders.append(own_session_folders())
+    if os.getuid() == 0:
+        folders += other_session_folders()
+    for one in folders:
+        found = libvirt_files.read(one)
+        yield State(
+            taken_at=int(time.time()), hostname="", networks=tuple(found.networks),
+            guests=tuple(found.guests), unread=tuple(found.unread),
+        )  # fmt: skip
 
 
 def known_in(states: Sequence[State]) -> KnownMacs:

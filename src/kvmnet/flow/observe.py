@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import enum
 import os
-import platform
 import threading
 import time
 from collections.abc import Callable
@@ -16,9 +15,11 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from kvmnet.adapters import docker, firewall, kernel, libvirt_read, managers, sockets, sysctls
+from kvmnet.adapters import kernel, libvirt_read
+from kvmnet.adapters.libvirt import leave_behind
 from kvmnet.adapters.libvirt_read import Kind, VirtRead, unread
 from kvmnet.errors import KvmnetError
+from kvmnet.flow import sources
 from kvmnet.model.host import Link, NicOwner
 from kvmnet.model.state import State, Unread
 from kvmnet.model.virt import Network
@@ -65,6 +66,7 @@ class _Job(threading.Thread, Generic[T]):
         self._call = call
         self._value = default
         self._failure: BaseException | None = None
+        self._done = threading.Event()
         self.start()
 
     def run(self) -> None:
@@ -72,10 +74,16 @@ class _Job(threading.Thread, Generic[T]):
             self._value = self._call()
         except BaseException as error:  # handed over in `result`
             self._failure = error
+        finally:
+            self._done.set()
 
     def result(self, missing: list[Unread]) -> T:
         """The value; where the source could not be read, the default and a line in `missing`."""
-        self.join()
+        try:
+            self._done.wait()
+        except KeyboardInterrupt:
+            leave_behind(self._done)
+            raise
         if isinstance(self._failure, KvmnetError):
             missing.append(unread(self.what, self._failure))
         elif self._failure is not None:
@@ -124,16 +132,16 @@ def _read_host(parts: frozenset[Part], missing: list[Unread]) -> State:
     rules = job({Part.RULES}, kernel.read_rules, blank.rules)
     neighbours = job({Part.NEIGHBOURS}, kernel.read_neighbours, blank.neighbours)
     forwarding = job({Part.FORWARDING}, kernel.read_forwarding, blank.forwarding)
-    walls = job({Part.FIREWALL}, firewall.read_firewall, (blank.firewall, blank.unread))
-    listeners = job({Part.LISTENERS}, sockets.read_listeners, (blank.listeners, blank.unread))
-    dockers = job({Part.DOCKER}, docker.read_networks, blank.docker_networks)
+    walls = job({Part.FIREWALL}, sources.firewall, (blank.firewall, blank.unread))
+    listeners = job({Part.LISTENERS}, sources.listeners, (blank.listeners, blank.unread))
+    dockers = job({Part.DOCKER}, sources.docker_networks, blank.docker_networks)
     links, addresses = links_job.result(missing)
-    settings = job({Part.SYSCTLS}, lambda: sysctls.read_sysctls(skip=_plugs(links)), blank.sysctls)
-    owners = job({Part.OWNERS}, lambda: managers.read_owners(links), (blank.owners, blank.unread))
+    settings = job({Part.SYSCTLS}, lambda: sources.sysctls(_plugs(links)), blank.sysctls)
+    owners = job({Part.OWNERS}, lambda: sources.owners(links), (blank.owners, blank.unread))
     return State(
         taken_at=int(time.time()),
-        hostname=platform.node(),
-        kernel=platform.release(),
+        hostname=os.uname().nodename,
+        kernel=os.uname().release,
         privileged=os.geteuid() == 0,
         links=links,
         addresses=addresses,

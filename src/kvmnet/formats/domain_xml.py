@@ -51,7 +51,23 @@ def parse_root(text: str, tag: str) -> etree._Element:
 
 def parse(text: str) -> ParsedGuest:
     """What a domain XML, live or saved, says about networking. Raises `InvalidInput`."""
-    root = parse_root(text, "domain")
+    return _parsed(parse_root(text, "domain"))
+
+
+def parse_status(text: str) -> ParsedGuest:
+    """The same of the file that libvirt keeps of a running guest. Raises `InvalidInput`."""
+    return _parsed(only_child(parse_root(text, "domstatus"), "domain"))
+
+
+def only_child(root: etree._Element, tag: str) -> etree._Element:
+    """The child that a status file is about. Raises `InvalidInput` if there is none."""
+    child = root.find(tag)
+    if child is None:
+        raise InvalidInput(f"this {root.tag!s} XML document has no <{tag}>")
+    return child
+
+
+def _parsed(root: etree._Element) -> ParsedGuest:
     number = root.get("id")
     devices = root.find("devices")
     return ParsedGuest(

@@ -8,7 +8,7 @@ from lxml import etree
 from msgspec import Struct
 
 from kvmnet.errors import InvalidInput
-from kvmnet.formats.domain_xml import parse_root
+from kvmnet.formats.domain_xml import only_child, parse_root
 from kvmnet.model.host import Family
 from kvmnet.model.values import Ip, Mac, parse_ip, parse_mac
 from kvmnet.model.virt import DhcpRange, NetworkConfig, NetworkIp, Reservation
@@ -29,7 +29,15 @@ class ParsedNetwork(Struct, frozen=True, kw_only=True):
 
 def parse(text: str) -> ParsedNetwork:
     """A network XML as libvirt prints it, or as a user wrote it. Raises `InvalidInput`."""
-    root = parse_root(text, "network")
+    return _parsed(parse_root(text, "network"))
+
+
+def parse_status(text: str) -> ParsedNetwork:
+    """The same of the file that libvirt keeps of a running network. Raises `InvalidInput`."""
+    return _parsed(only_child(parse_root(text, "networkstatus"), "network"))
+
+
+def _parsed(root: etree._Element) -> ParsedNetwork:
     name = root.findtext("name") or ""
     try:
         return ParsedNetwork(name=name, uuid=root.findtext("uuid") or "", config=_config(root))

@@ -1,0 +1,163 @@
+"""libvirt's own files, for when no libvirt answers: its definitions exist all the same.
+
+Where they are, as libvirt documents and its drivers do it: of the system in /etc/libvirt/qemu, of a
+user's session in $XDG_CONFIG_HOME/libvirt/qemu, networks in `networks` below; what runs is in
+/run/libvirt/{qemu,network}, for a session below $XDG_RUNTIME_DIR. Files of other users are read
+with care: whoever owns them chose what they are.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+from msgspec import Struct
+
+from kvmnet.adapters.connections import SESSION, SYSTEM
+from kvmnet.adapters.libvirt_read import VirtRead, unread
+from kvmnet.errors import InvalidInput, NotFound, PermissionDenied, Unavailable
+from kvmnet.formats import domain_xml, network_xml
+from kvmnet.model.state import Unread
+from kvmnet.model.virt import Guest, Network
+
+P = TypeVar("P")
+
+LARGEST_FILE = 4 * 1024 * 1024
+"""Bytes; a domain's XML has some ten thousand, libvirt's own limit over the wire is 4 MiB."""
+
+
+class Folders(Struct, frozen=True, kw_only=True):
+    """Where one libvirt connection keeps its files."""
+
+    uri: str
+    """The connection, for people."""
+    config: Path
+    """Guests that are defined; networks in `networks` below."""
+    running_guests: Path
+    running_networks: Path | None
+    """None: a session makes no networks of its own."""
+
+
+def system_folders(root: Path = Path("/")) -> Folders:
+    """The folders of qemu:///system."""
+    return Folders(
+        uri=SYSTEM,
+        config=root / "etc/libvirt/qemu",
+        running_guests=root / "run/libvirt/qemu",
+        running_networks=root / "run/libvirt/network",
+    )
+
+
+def own_session_folders() -> Folders:
+    """The folders of this user's qemu:///session."""
+    home = Path(os.environ.get("HOME") or "/")
+    return _session(SESSION, os.environ.get("XDG_CONFIG_HOME") or home / ".config", os.getuid())
+
+
+def other_session_folders() -> tuple[Folders, ...]:
+    """The folders of all other users' sessions, for root: their daemons end when idle."""
+    me, own = os.getuid(), Path(os.environ.get("HOME") or "/")
+    return tuple(
+        _session(f"{SESSION} of {user.pw_name}", Path(user.pw_dir) / ".config", user.pw_uid)
+        for user in pwd.getpwall()
+        if user.pw_uid != me and Path(user.pw_dir) != own
+    )
+
+
+def _session(uri: str, config: Path | str, uid: int) -> Folders:
+    return Folders(
+        uri=uri,
+        config=Path(config) / "libvirt/qemu",
+        running_guests=Path("/run/user", str(uid), "libvirt/qemu/run"),
+        running_networks=None,
+    )
+
+
+def read(folders: Folders) -> VirtRead:
+    """Guests and networks as the files tell. Nothing is raised: gaps are in `unread`.
+
+    Guests that are the same in the definition and running come twice, once from each file.
+    """
+    found = VirtRead()
+    guests = ((folders.config, domain_xml.parse), (folders.running_guests, domain_xml.parse_status))
+    for folder, parse_guest in guests:
+        for path, guest in _parsed(folder, parse_guest, found.unread):
+            found.guests.append(_guest(folders.uri, path, guest))
+    networks = [(folders.config / "networks", network_xml.parse)]
+    if folders.running_networks is not None:
+        networks.append((folders.running_networks, network_xml.parse_status))
+    for folder, parse_network in networks:
+        for path, network in _parsed(folder, parse_network, found.unread):
+            found.networks.append(_network(folders.uri, path, network))
+    return found
+
+
+def _guest(uri: str, path: Path, parsed: domain_xml.ParsedGuest) -> Guest:
+    return Guest(
+        connection=uri, name=parsed.name, uuid=parsed.uuid, state=f"says {path}",
+        saved_nics=parsed.nics,
+    )  # fmt: skip
+
+
+def _network(uri: str, path: Path, parsed: network_xml.ParsedNetwork) -> Network:
+    return Network(
+        connection=f"{uri} (says {path})", name=parsed.name, uuid=parsed.uuid, active=False,
+        persistent=True, autostart=False, saved=parsed.config,
+    )  # fmt: skip
+
+
+def _parsed(
+    folder: Path, parse: Callable[[str], P], gaps: list[Unread]
+) -> Iterator[tuple[Path, P]]:
+    """What each file of a folder says; what can't be understood is a line in `gaps`."""
+    for path, text in _texts(folder, gaps):
+        try:
+            yield path, parse(text)
+        except InvalidInput as error:
+            gaps.append(unread(str(path), error))
+
+
+def _texts(folder: Path, gaps: list[Unread]) -> Iterator[tuple[Path, str]]:
+    """All XML files of a folder with their texts; a folder that is not there has none."""
+    try:
+        paths = sorted(x for x in folder.iterdir() if x.suffix == ".xml")
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        gaps.append(Unread(what=f"definitions in {folder}", why=error.strerror or str(error)))
+        return
+    for path in paths:
+        try:
+            yield path, _text(path)
+        except NotFound:
+            continue  # it ended or was undefined meanwhile
+        except PermissionDenied as error:
+            gaps.append(unread(f"definitions in {folder}", error))
+            return  # the others are no different: said once
+        except Unavailable as error:
+            gaps.append(unread(str(path), error))
+
+
+def _text(path: Path) -> str:
+    """The text of a plain file. Raises `NotFound`, `PermissionDenied`, `Unavailable`.
+
+    Never waits, as it would for a pipe, and never reads without end, as of a device.
+    """
+    what = f"{path} can not be read"
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+        with os.fdopen(handle, "rb") as stream:
+            kind = os.fstat(handle)
+            if not stat.S_ISREG(kind.st_mode) or kind.st_size > LARGEST_FILE:
+                raise Unavailable(what, why="it is no plain file, or much too large")
+            return stream.read(LARGEST_FILE).decode("utf-8", "surrogateescape")
+    except FileNotFoundError:
+        raise NotFound(f"{path} does not exist") from None
+    except PermissionError:
+        raise PermissionDenied(what, why="permission denied", hint="run it as root") from None
+    except OSError as error:
+        raise Unavailable(what, why=error.strerror or str(error)) from None
