@@ -35,17 +35,24 @@ class Folders(Struct, frozen=True, kw_only=True):
 
     uri: str
     """The connection, for people."""
+    socket: str
+    """The connection's URI; for another user's session how it begins."""
     config: Path
     """Guests that are defined; networks in `networks` below."""
     running_guests: Path
     running_networks: Path | None
     """None: a session makes no networks of its own."""
 
+    def is_of(self, uri: str) -> bool:
+        """Whether this is where the connection with that URI keeps its files."""
+        return uri == self.socket or (self.socket.endswith("/") and uri.startswith(self.socket))
+
 
 def system_folders(root: Path = Path("/")) -> Folders:
     """The folders of qemu:///system."""
     return Folders(
         uri=SYSTEM,
+        socket=SYSTEM,
         config=root / "etc/libvirt/qemu",
         running_guests=root / "run/libvirt/qemu",
         running_networks=root / "run/libvirt/network",
@@ -55,22 +62,30 @@ def system_folders(root: Path = Path("/")) -> Folders:
 def own_session_folders() -> Folders:
     """The folders of this user's qemu:///session."""
     home = Path(os.environ.get("HOME") or "/")
-    return _session(SESSION, os.environ.get("XDG_CONFIG_HOME") or home / ".config", os.getuid())
+    return _session(
+        SESSION, SESSION, os.environ.get("XDG_CONFIG_HOME") or home / ".config", os.getuid()
+    )
 
 
 def other_session_folders() -> tuple[Folders, ...]:
     """The folders of all other users' sessions, for root: their daemons end when idle."""
     me, own = os.getuid(), Path(os.environ.get("HOME") or "/")
     return tuple(
-        _session(f"{SESSION} of {user.pw_name}", Path(user.pw_dir) / ".config", user.pw_uid)
+        _session(
+            f"{SESSION} of {user.pw_name}",
+            f"{SESSION}?socket=/run/user/{user.pw_uid}/",
+            Path(user.pw_dir) / ".config",
+            user.pw_uid,
+        )
         for user in pwd.getpwall()
         if user.pw_uid != me and Path(user.pw_dir) != own
     )
 
 
-def _session(uri: str, config: Path | str, uid: int) -> Folders:
+def _session(uri: str, socket: str, config: Path | str, uid: int) -> Folders:
     return Folders(
         uri=uri,
+        socket=socket,
         config=Path(config) / "libvirt/qemu",
         running_guests=Path("/run/user", str(uid), "libvirt/qemu/run"),
         running_networks=None,

@@ -1,8 +1,9 @@
 """MAC addresses that nobody uses.
 
 An address is free only if it is in none of: NICs of every guest on every libvirt connection of
-this machine, networks (bridges and reservations), leases, the host's NICs, its neighbours (what
-`ip neigh` shows), its bridges' forwarding databases. With --probe the LAN is asked as well.
+this machine (of one that does not answer, its files are read), networks (bridges and reservations),
+leases, the host's NICs, its neighbours (what `ip neigh` shows), its bridges' forwarding databases.
+With --probe the LAN is asked as well.
 """
 
 from __future__ import annotations

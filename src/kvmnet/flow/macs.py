@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from msgspec import Struct
 
 from kvmnet.adapters import libvirt_files
-from kvmnet.adapters.connections import SESSION, SYSTEM, present_connections
+from kvmnet.adapters.connections import present_connections
 from kvmnet.adapters.libvirt_files import (
     other_session_folders,
     own_session_folders,
@@ -57,17 +57,15 @@ def known_macs(uri: str | None) -> KnownMacs:
 def _from_files(states: Sequence[State]) -> Iterator[State]:
     """What the files of those local connections tell that were not read to the end."""
     answered = {
-        connection.uri.partition("?")[0]
+        connection.uri
         for state in states
         if not any(gap.what.startswith("libvirt ") for gap in state.unread)
         for connection in state.connections
     }
-    folders = [] if SYSTEM in answered else [system_folders()]
-    if SESSION not in answered:
-        folders.append(own_session_folders())
-    if os.getuid() == 0:
-        folders += other_session_folders()
-    for one in folders:
+    others = other_session_folders() if os.getuid() == 0 else ()
+    for one in (system_folders(), own_session_folders(), *others):
+        if any(one.is_of(uri) for uri in answered):
+            continue
         found = libvirt_files.read(one)
         yield State(
             taken_at=int(time.time()), hostname="", networks=tuple(found.networks),
