@@ -54,6 +54,8 @@ def run(args: argparse.Namespace) -> int:
         _print_document(result.up, result)
     else:
         print(_sentence(name, result))
+        for note in result.up.plan.notes:
+            output.say(args, f"note: {note}")
     return 0 if result.report.ok else 1
 
 

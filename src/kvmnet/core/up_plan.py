@@ -88,18 +88,44 @@ def plan_up(state: State, name: str, saved: Saved, random_bytes: RandomBytes) ->
         _mend_forwarding(state, network),
         *_mend_firewall(state, name, _edited(config, edit), active=network.active),
     ]
-    return _joined(f"put guests on network {name} online", mends)
+    return _with_notes(
+        _joined(f"put guests on network {name} online", mends), _how_to_keep(state, mends)
+    )
 
 
 def _plan_new(state: State, name: str, saved: Saved, random_bytes: RandomBytes) -> UpPlan:
     plan = plan_create(state, NetworkRequest(name=name), saved, random_bytes)
     config = next(x.step.config for x in plan.steps if isinstance(x.step, DefineNetwork))
     made = _Mend(steps=plan.steps)
-    up = _joined(
-        f"put guests on network {name} online",
-        [made, *_mend_firewall(state, name, config, active=False)],
+    mends = [made, *_mend_firewall(state, name, config, active=False)]
+    up = _joined(f"put guests on network {name} online", mends)
+    return _with_notes(up, (*plan.notes, *_how_to_keep(state, mends)))
+
+
+def _with_notes(up: UpPlan, notes: tuple[str, ...]) -> UpPlan:
+    return msgspec.structs.replace(up, plan=msgspec.structs.replace(up.plan, notes=notes))
+
+
+def _how_to_keep(state: State, mends: list[_Mend]) -> tuple[str, ...]:
+    """Openings are in the running ruleset only; whoever loads it anew has to know of them."""
+    steps = [planned.step for mend in mends for planned in mend.steps]
+    openings = [step.opening for step in steps if isinstance(step, MakeOpening)]
+    bridge = next((o.iif or o.oif for o in openings), None)
+    if bridge is None:
+        return ()
+    ways = []
+    if "ufw" in state.firewall.front_ends:
+        ways.append(
+            f"ufw allow in on {bridge}; ufw route allow in on {bridge}; "
+            f"ufw route allow out on {bridge}"
+        )
+    if "firewalld" in state.firewall.front_ends:
+        ways.append(f"firewall-cmd --permanent --zone=libvirt --add-interface={bridge}")
+    if not ways:
+        ways.append("put the rules marked kvmnet into its own file, often /etc/nftables.conf")
+    return tuple(
+        f"the openings last until the firewall is loaded anew; to keep them: {way}" for way in ways
     )
-    return msgspec.structs.replace(up, plan=msgspec.structs.replace(up.plan, notes=plan.notes))
 
 
 def _joined(title: str, mends: list[_Mend]) -> UpPlan:
