@@ -156,7 +156,7 @@ def stand_in() -> Iterator[StandIn]:
             why="plugging into a bridge needs root",
             hint="run it again with sudo",
         )
-    process = spawn([sys.executable, "-m", "kvmnet.adapters.standin"],
+    process = spawn([sys.executable, "-P", "-m", "kvmnet.adapters.standin"],
                     stdin=PIPE, stdout=PIPE, stderr=PIPE, new_session=True)  # fmt: skip
     guest = StandIn(process, f"kvmnet-{secrets.token_hex(4)}")
     try:

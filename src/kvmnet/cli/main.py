@@ -7,6 +7,8 @@ so each module under `cli/` has a row in `COMMANDS` with its one-line help.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import errno
 import os
 import signal
 import sys
@@ -23,6 +25,9 @@ EXIT_STATUSES: tuple[tuple[type[errors.KvmnetError], int], ...] = (
     (errors.Interrupted, 130),
     (errors.KvmnetError, 1),
 )
+
+OUTPUT_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF})
+"""What a write to standard output fails with; errors of files are reported by who opened them."""
 
 COMMANDS: tuple[tuple[str, str], ...] = (
     ("status", "the host at a glance: uplinks, bridges, networks, guests, what is wrong"),
@@ -41,7 +46,8 @@ def common_options() -> argparse.ArgumentParser:
     """The options that every command takes, before or after its name."""
     common = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
     group = common.add_argument_group("common options")
-    group.add_argument("--connect", metavar="URI", help="libvirt connection (default: libvirt's)")
+    group.add_argument("--connect", metavar="URI", type=_libvirt_uri,
+                       help="libvirt connection (default: libvirt's)")  # fmt: skip
     group.add_argument("--json", action="store_true", help="print JSON (stable, versioned)")
     group.add_argument("--quiet", action="store_true", help="print only results and errors")
     group.add_argument("--color", choices=("auto", "always", "never"), help="colours (auto)")
@@ -86,12 +92,18 @@ def build_parser(argv: Sequence[str]) -> argparse.ArgumentParser:
 
 def named_command(argv: Sequence[str]) -> str | None:
     """The first word that is neither an option nor the value of one of the common options."""
+    end = _before_command(argv)
+    return argv[end] if end < len(argv) else None
+
+
+def _before_command(argv: Sequence[str]) -> int:
+    """How many words come before the command's name."""
     previous = ""
-    for word in argv:
+    for number, word in enumerate(argv):
         if not word.startswith("-") and previous not in {"--connect", "--color"}:
-            return word
+            return number
         previous = word
-    return None
+    return len(argv)
 
 
 def _lab_name(text: str) -> str:
@@ -100,9 +112,24 @@ def _lab_name(text: str) -> str:
     return text
 
 
+def _libvirt_uri(text: str) -> str:
+    if not text.isprintable():
+        raise argparse.ArgumentTypeError(f"{text!a} is not a libvirt URI, as qemu:///system is")
+    return text
+
+
 def _split_lab_option(argv: Sequence[str]) -> list[str]:
-    """`--lab` takes its value only by `=`, or `kvmnet --lab status` would eat the command."""
-    return ["--lab=default" if word == "--lab" else word for word in argv]
+    """`--lab` takes its value only by `=`, or `kvmnet --lab status` would eat the command.
+
+    Only before the command: words after it may be meant for a program (`lab exec`).
+    """
+    end = _before_command(argv)
+    return ["--lab=default" if word == "--lab" else word for word in argv[:end]] + [*argv[end:]]
+
+
+def _without_lab_option(argv: Sequence[str]) -> list[str]:
+    end = _before_command(argv)
+    return [word for word in argv[:end] if not word.startswith("--lab=")] + [*argv[end:]]
 
 
 def complain(error: errors.KvmnetError) -> None:
@@ -113,8 +140,9 @@ def complain(error: errors.KvmnetError) -> None:
     if error.hint:
         lines.append(f"  try: {error.hint}")
     text = "\n".join(lines).encode("utf-8", "backslashreplace").decode("utf-8")
-    print("".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text),
-          file=sys.stderr)  # fmt: skip
+    shown = "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
+    with contextlib.suppress(OSError):  # nobody reads it: the exit status tells
+        print(shown, file=sys.stderr, flush=True)
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:
@@ -123,31 +151,59 @@ def _interrupt(signum: int, frame: FrameType | None) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit status."""
-    words = _split_lab_option(sys.argv[1:] if argv is None else argv)
+    _have_streams()
     signal.signal(signal.SIGTERM, _interrupt)
     signal.signal(signal.SIGHUP, _interrupt)
     try:
-        parser = build_parser(words)
-        args = parser.parse_args(words)
-        if args.command is None:
-            parser.print_help()
-            return 0
-        if args.lab is not None:
-            from kvmnet.lab.enter import run_inside
-
-            return run_inside(args.lab, [w for w in words if not w.startswith("--lab=")])
-        status: int = args.handler(args)
-        sys.stdout.flush()
-        return status
+        try:
+            return _run(_split_lab_option(sys.argv[1:] if argv is None else argv))
+        finally:  # also where argparse ends it (--help): a failure shows here, or never
+            sys.stdout.flush()
     except errors.KvmnetError as error:
         complain(error)
         return next(status for kind, status in EXIT_STATUSES if isinstance(error, kind))
     except KeyboardInterrupt:
         complain(errors.Interrupted("stopped by the user", why="nothing half-made remains"))
         return 130
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # whoever read it has seen enough
+        _drop_output()
         return 1
+    except OSError as error:
+        if error.filename is not None or error.errno not in OUTPUT_ERRORS:
+            raise
+        _drop_output()
+        complain(errors.Failed("the output could not be written", why=error.strerror or ""))
+        return 1
+
+
+def _run(words: Sequence[str]) -> int:
+    parser = build_parser(words)
+    args = parser.parse_args(words)
+    if args.lab is not None and args.command is not None:
+        from kvmnet.lab.enter import run_inside
+
+        return run_inside(args.lab, _without_lab_option(words))
+    if args.command is None:
+        parser.print_help()
+        return 0
+    status: int = args.handler(args)
+    return status
+
+
+def _have_streams() -> None:
+    """A stream that was closed before kvmnet started leads to nowhere, not to a crash."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 (for the whole process)
+        elif mode == "w" and hasattr(stream, "reconfigure"):
+            # A locale without UTF-8 must not keep a guest's name from being printed.
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _drop_output() -> None:
+    """What is still to be written goes nowhere, or Python would complain about it at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

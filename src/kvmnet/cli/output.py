@@ -7,6 +7,7 @@ Text from guests, libvirt or files is made safe before it reaches a terminal.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 from collections.abc import Iterable, Sequence
@@ -63,6 +64,10 @@ def print_table(
 
 
 def say(args: argparse.Namespace, text: str) -> None:
-    """A line for people about what is going on: standard error, silent with --quiet."""
+    """A line for people about what is going on: standard error, silent with --quiet.
+
+    A terminal that went away is no reason to stop, least of all in the middle of an undo.
+    """
     if not is_quiet(args):
-        print(safe(text), file=sys.stderr, flush=True)
+        with contextlib.suppress(OSError):
+            print(safe(text), file=sys.stderr, flush=True)

@@ -25,7 +25,7 @@ def lab_environment(name: str) -> dict[str, str]:
 
 def run_inside(name: str, argv: Sequence[str]) -> int:
     """Run `kvmnet ARGV` inside the host of the lab `name` and return its exit status."""
-    return execute(name, topology.HOST, [sys.executable, "-m", "kvmnet", *argv])
+    return execute(name, topology.HOST, [sys.executable, "-P", "-m", "kvmnet", *argv])
 
 
 def execute(name: str, where: str, argv: Sequence[str]) -> int:

@@ -121,7 +121,7 @@ class Lab:
         env: Mapping[str, str] | None = None,
     ) -> Running:
         """Start a program at a place; signals sent to the result reach it, SIGKILL too."""
-        words = [sys.executable, "-m", "kvmnet.lab.enter", self.name, where, *argv]
+        words = [sys.executable, "-P", "-m", "kvmnet.lab.enter", self.name, where, *argv]
         return spawn(words, stdin=stdin, stdout=stdout, stderr=stderr, env=env)
 
     def kvmnet(
@@ -133,7 +133,7 @@ class Lab:
         env: Mapping[str, str] | None = None,
     ) -> Completed:
         """Run `kvmnet ARGV` in the lab's host."""
-        words = [sys.executable, "-m", "kvmnet", *argv]
+        words = [sys.executable, "-P", "-m", "kvmnet", *argv]
         return self.run(topology.HOST, words, timeout=timeout, accept=accept, stdin=stdin, env=env)
 
     def signal_libvirtd(self, number: signal.Signals) -> None:

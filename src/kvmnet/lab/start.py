@@ -108,7 +108,7 @@ def _build(name: str, say: Say, life: str) -> Record:
     with record.log_path(name).open("wb") as log:
         launcher = spawn(
             ["unshare", "--mount", "--net", "--pid", "--uts", "--ipc", "--fork", "--kill-child",
-             sys.executable, "-m", "kvmnet.lab.init", name],
+             sys.executable, "-P", "-m", "kvmnet.lab.init", name],
             stdin=PIPE, stdout=PIPE, stderr=log, env=_init_environment(), new_session=True,
         )  # fmt: skip
     assert launcher.stdin is not None and launcher.stdout is not None

@@ -1,0 +1,123 @@
+"""The command line as a program: its streams, where its options may stand, what it never shows."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kvmnet.cli.main import named_command
+
+LIMIT_S = 30
+
+
+def kvmnet(
+    *words: str | bytes, cwd: Path | None = None, env: dict[str, str] | None = None,
+    shell_redirect: str = "",
+) -> subprocess.CompletedProcess[str]:  # fmt: skip
+    """Run it; `shell_redirect` is put behind it, as `>&-` is."""
+    command = ["sh", "-c", f'exec "$@" {shell_redirect}', "sh",
+               sys.executable, "-P", "-m", "kvmnet", *words]  # fmt: skip
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=LIMIT_S, check=False, cwd=cwd,
+        env={**os.environ, **(env or {})},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("words", [["--help"], ["--version"], ["mac", "--help"], ["lab", "status"]])
+def test_full_disk_under_the_output_is_told(words: list[str], unbuffered: str) -> None:
+    done = kvmnet(*words, shell_redirect=">/dev/full", env={"PYTHONUNBUFFERED": unbuffered})
+    assert done.returncode == 1
+    assert done.stderr == (
+        "kvmnet: the output could not be written\n  why: No space left on device\n"
+    )
+
+
+@pytest.mark.parametrize("redirect", [">&-", "2>&-", "<&-", ">&- 2>&- <&-"])
+def test_closed_streams_do_not_crash_it(redirect: str) -> None:
+    done = kvmnet("mac", "--prefix", "nonsense", shell_redirect=redirect)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+
+
+def test_error_that_nobody_can_read_keeps_its_exit_status() -> None:
+    assert kvmnet("mac", "--prefix", "01:00", shell_redirect="2>/dev/full").returncode == 2
+
+
+def test_bytes_that_are_no_text_in_the_connection_are_wrong_usage() -> None:
+    done = kvmnet("--connect", b"qemu:///system?\xff", "network", "start", "default")
+    assert done.returncode == 2
+    assert "is not a libvirt URI" in done.stderr
+
+
+def test_module_in_the_current_folder_is_not_run_in_a_lab(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from kvmnet.lab import enter
+
+    seen: list[list[str]] = []
+
+    def note(_name: str, _where: str, argv: list[str]) -> int:
+        seen.append(argv)
+        return 0
+
+    monkeypatch.setattr(enter, "execute", note)
+    assert enter.run_inside("any", ["status"]) == 0
+    assert seen == [[sys.executable, "-P", "-m", "kvmnet", "status"]]
+
+
+def test_words_after_the_command_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    from kvmnet.cli import main
+    from kvmnet.lab import enter
+
+    seen: list[list[str]] = []
+
+    def note(_name: str, _where: str, argv: list[str]) -> int:
+        seen.append(argv)
+        return 0
+
+    monkeypatch.setattr(enter, "execute", note)
+    assert main.main(["lab", "exec", "host", "echo", "--lab", "--lab=x"]) == 0
+    assert seen == [["echo", "--lab", "--lab=x"]]
+
+
+@pytest.mark.parametrize(
+    ("argv", "command"),
+    [
+        ([], None),
+        (["--json"], None),
+        (["status", "mac"], "status"),
+        (["--connect", "up", "status"], "status"),
+        (["--color", "never", "--quiet", "mac"], "mac"),
+    ],
+)
+def test_command_is_found_between_options(argv: list[str], command: str | None) -> None:
+    assert named_command(argv) == command
+
+
+def test_terminal_that_went_away_does_not_stop_an_undo(monkeypatch: pytest.MonkeyPatch) -> None:
+    from argparse import Namespace
+
+    from kvmnet.cli import output
+
+    class Gone(io.StringIO):
+        def write(self, _text: str) -> int:
+            raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(sys, "stderr", Gone())
+    output.say(Namespace(), "undoing: stop network default ...")
+
+
+def test_text_that_the_locale_has_no_letters_for_is_escaped() -> None:
+    code = "from kvmnet.cli import main; main._have_streams(); print('n\\u00e4chster Gast')"
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code], capture_output=True, text=True, timeout=LIMIT_S,
+        check=True, env={**os.environ, "PYTHONIOENCODING": "ascii"},
+    )  # fmt: skip
+    assert done.stdout == "n\\xe4chster Gast\n"
