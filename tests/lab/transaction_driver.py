@@ -56,6 +56,10 @@ def stop_libvirtd() -> None:
         time.sleep(0.02)
 
 
+def hang_libvirtd() -> None:
+    os.kill(libvirtd_pid(), signal.SIGSTOP)
+
+
 def fill_disk() -> None:
     """Fill the file system that the journal is on: a tiny one, see the test."""
     with open(journal.state_directory() / "ballast", "wb", buffering=0) as ballast:
@@ -74,6 +78,7 @@ FAULTS: dict[str, Callable[[], None]] = {
     "sigkill": send(signal.SIGKILL),
     "libvirtd-restarts": restart_libvirtd,
     "libvirtd-dies": stop_libvirtd,
+    "libvirtd-hangs": hang_libvirtd,
     "disk-full": fill_disk,
 }
 

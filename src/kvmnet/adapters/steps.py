@@ -36,3 +36,14 @@ def take(step: plan.Step, uri: str | None) -> None:
             openings.make(step.opening)
         case plan.CloseOpening():
             openings.close(step.opening)
+
+
+def check_possible(step: plan.Step, uri: str | None) -> None:
+    """Raise `Unavailable` soon if the step would only wait for a libvirt that does not answer."""
+    match step:
+        case plan.SetSysctl() | plan.WriteFile() | plan.RemoveFile():
+            return
+        case plan.MakeOpening() | plan.CloseOpening():
+            return
+        case _:
+            libvirt_networks.check_answering(uri)

@@ -17,7 +17,7 @@ from typing import Protocol
 import msgspec
 
 from kvmnet.adapters import journal, lock, steps
-from kvmnet.errors import Interrupted, KvmnetError, NotUndone, Undone
+from kvmnet.errors import Interrupted, KvmnetError, NotUndone, Unavailable, Undone
 from kvmnet.model.plan import Plan, PlannedStep
 from kvmnet.model.transaction import Outcome, Transaction
 
@@ -78,7 +78,7 @@ def apply(
     except KvmnetError as error:
         if current.begun == 0:
             raise
-        undo(current, str(error), watcher)
+        undo(current, str(error), watcher, cause=error)
         raise Undone(
             f"{plan.title} did not work; everything was put back as it was",
             why=str(error), hint=error.hint,
@@ -107,20 +107,27 @@ def _close(transaction: Transaction, outcome: Outcome, why: str = "") -> None:
     )
 
 
-def undo(transaction: Transaction, why: str, watcher: Watcher) -> None:
+def undo(
+    transaction: Transaction, why: str, watcher: Watcher, *, cause: KvmnetError | None = None
+) -> None:
     """Take the undo of every step that was begun, the last first; nothing stops it half-way.
 
     An undo that fails does not keep the others from being taken; `NotUndone` names what is left.
+    A libvirt that was waited for in vain, by `cause` or an undo, is not waited for again.
     """
     with _signals_held():
         left: list[str] = []
+        away = isinstance(cause, Unavailable)
         for planned in reversed(transaction.plan.steps[: transaction.begun]):
             if planned.undo is None:
                 continue
             watcher.undoing(planned)
             try:
+                if away:
+                    steps.check_possible(planned.undo, transaction.uri)
                 steps.take(planned.undo, transaction.uri)
             except KvmnetError as error:
+                away = away or isinstance(error, Unavailable)
                 left.append(f"{planned.undo}: {error}")
         if left:
             _note_end(transaction, "stuck", "; ".join(left))
