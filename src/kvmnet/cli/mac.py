@@ -14,7 +14,7 @@ import sys
 from kvmnet.cli import output
 from kvmnet.core.macs import QEMU_PREFIX, birthday_chance, chance_among
 from kvmnet.errors import InvalidInput
-from kvmnet.flow.macs import KnownMacs, known_macs, lan_uses, new_macs
+from kvmnet.flow.macs import KnownMacs, known_in, known_macs, lan_uses, new_macs
 from kvmnet.model.values import Mac, parse_mac, parse_mac_prefix, parse_nic_name
 
 DEFAULT_WAIT_S = 1.0
@@ -43,6 +43,10 @@ def add_arguments(parser: argparse.ArgumentParser, common: argparse.ArgumentPars
         "--among", type=int, metavar="N",
         help="--explain: NICs on the LAN that this host can not see (default: those it knows)",
     )  # fmt: skip
+    parser.add_argument(
+        "--state", metavar="FILE",
+        help="take what is in use from a State saved by `kvmnet state save` (-: stdin)",
+    )  # fmt: skip
     parser.set_defaults(handler=run)
 
 
@@ -57,8 +61,17 @@ def run(args: argparse.Namespace) -> int:
     return _make(args, parse_mac_prefix(args.prefix), nic)
 
 
+def _known(args: argparse.Namespace) -> KnownMacs:
+    """The addresses in use on this host, or in the saved State that was asked for."""
+    if args.state is None:
+        return known_macs(getattr(args, "connect", None))
+    from kvmnet.cli import picture
+
+    return known_in([picture.read_state(args, frozenset())])
+
+
 def _check(args: argparse.Namespace, mac: Mac, nic: str | None) -> int:
-    known = known_macs(getattr(args, "connect", None))
+    known = _known(args)
     uses = known.of(mac)
     if nic is not None:
         uses += lan_uses(nic, (mac,), args.wait)
@@ -78,7 +91,7 @@ def _check(args: argparse.Namespace, mac: Mac, nic: str | None) -> int:
 
 
 def _make(args: argparse.Namespace, prefix: str, nic: str | None) -> int:
-    known = known_macs(getattr(args, "connect", None))
+    known = _known(args)
     macs = new_macs(prefix, args.n, known, probe_nic=nic, wait_s=args.wait)
     if output.wants_json(args):
         _print_document(args, prefix, macs, known)
