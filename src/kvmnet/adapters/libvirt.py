@@ -62,6 +62,8 @@ def translate(error: Exception, what: str) -> KvmnetError:
         return NotFound(what, why=why)
     if code in denied or "Permission denied" in why:
         return PermissionDenied(what, why=why, hint=_GROUP)
+    if "no connection driver available" in why:
+        return Unavailable(what, why=why, hint="name one, for instance --connect qemu:///system")
     if code == libvirt.VIR_ERR_NO_CONNECT or "Failed to connect socket" in why:
         return Unavailable(what, why=why, hint=_START)
     if code in {libvirt.VIR_ERR_SYSTEM_ERROR, libvirt.VIR_ERR_RPC} and "socket" in why:

@@ -12,6 +12,7 @@ from pathlib import Path
 from kvmnet.errors import Failed, Unavailable
 
 WAIT_S = 60.0
+MAX_NOTE_BYTES = 4096
 
 
 def lock_path() -> Path:
@@ -37,17 +38,17 @@ def hold(command: str, on_wait: Callable[[str], None], *, wait_s: float = WAIT_S
     except OSError as error:
         raise Failed(f"the lock {path} can not be opened", why=error.strerror or "") from None
     try:
-        _wait_for(handle, path, on_wait, wait_s)
+        _wait_for(handle, on_wait, wait_s)
         # A full disk must not keep anybody from undoing: who holds the lock is a courtesy.
         with contextlib.suppress(OSError):
             os.ftruncate(handle, 0)
-            os.pwrite(handle, f"{os.getpid()} {command}\n".encode(), 0)
+            os.pwrite(handle, f"{os.getpid()} {command}\n".encode("utf-8", "replace"), 0)
         yield
     finally:
         os.close(handle)
 
 
-def _wait_for(handle: int, path: Path, on_wait: Callable[[str], None], wait_s: float) -> None:
+def _wait_for(handle: int, on_wait: Callable[[str], None], wait_s: float) -> None:
     end = time.monotonic() + wait_s
     told = False
     while True:
@@ -55,7 +56,8 @@ def _wait_for(handle: int, path: Path, on_wait: Callable[[str], None], wait_s: f
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return
         except BlockingIOError:
-            pid, _, command = path.read_text(errors="replace").strip().partition(" ")
+            note = os.pread(handle, MAX_NOTE_BYTES, 0).decode("utf-8", "replace")
+            pid, _, command = note.strip().partition(" ")
             holder = f"process {pid} ({command})" if command else "another process"
         if time.monotonic() > end:
             raise Unavailable(

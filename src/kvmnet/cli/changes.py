@@ -10,6 +10,8 @@ from kvmnet.cli import output
 from kvmnet.errors import InvalidInput, Refused
 from kvmnet.model.plan import Plan, PlannedStep
 
+MAX_DIGITS = 15
+
 
 def change_options() -> argparse.ArgumentParser:
     """The options of every command that changes something, as a parent parser."""
@@ -109,7 +111,9 @@ def show_done(args: argparse.Namespace, plan: Plan, sentence: str) -> int:
 
 
 def integer(text: str, option: str) -> int:
-    """A whole number from the command line."""
-    if not text.isascii() or not text.isdigit():
-        raise InvalidInput(f"{option} takes a whole number", why=f"{output.safe(text)} is none")
+    """A whole number from the command line: digits, not too many for anything here."""
+    if not text.isascii() or not text.isdigit() or len(text) > MAX_DIGITS:
+        raise InvalidInput(
+            f"{option} takes a whole number of 0 or more", why=f"this is none: {text[:40]!a}"
+        )
     return int(text)

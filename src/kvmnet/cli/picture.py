@@ -9,6 +9,7 @@ from pathlib import Path
 
 from kvmnet.adapters.files import read_text
 from kvmnet.cli import output
+from kvmnet.core.finding import command
 from kvmnet.core.finding import some as some
 from kvmnet.core.guest_addresses import GuestAddress, NicAddresses
 from kvmnet.errors import InvalidInput, NotFound
@@ -66,13 +67,16 @@ def host_status(state: State) -> int:
 
 def no_such(kind: str, name: str, names: Iterable[str], state: State) -> NotFound:
     """The error for a name that nobody has; it says which there are."""
-    known = ", ".join(list(names)[:20])
+    known = some(names)
     lost = next((x for x in state.unread if x.what.startswith("libvirt")), None)
     if lost is not None and kind != "bridge":
-        return NotFound(f"there is no {kind} {name!a}", why=f"{lost.what} was not read: {lost.why}",
-                        hint=lost.hint)  # fmt: skip
+        return NotFound(
+            f"there is no {kind} {command(name)}",
+            why=f"{lost.what} was not read: {lost.why}",
+            hint=lost.hint,
+        )
     return NotFound(
-        f"there is no {kind} {name!a}",
+        f"there is no {kind} {command(name)}",
         why=f"there are: {known}" if known else f"there is no {kind} at all",
         hint=f"kvmnet {kind} list",
     )

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from msgspec import Struct
 
 from kvmnet.core.accept_ra import accept_ra_steps
+from kvmnet.core.finding import command, some
 from kvmnet.core.subnets import occupied, overlap
 from kvmnet.errors import NotFound, Refused
 from kvmnet.model.plan import (
@@ -54,10 +55,11 @@ def find_network(state: State, name: str) -> Network:
     """The network of that name. Raises `NotFound`, naming those that exist."""
     network = state.network(name)
     if network is None:
-        names = ", ".join(sorted(x.name for x in state.networks))
+        names = some(sorted(x.name for x in state.networks))
         raise NotFound(
-            f"there is no network {name}",
-            hint=f"these are there: {names}" if names else "make one: kvmnet up",
+            f"there is no network {command(name)}",
+            why=f"there are: {names}" if names else "there is no network at all",
+            hint="kvmnet network list" if names else "make one: kvmnet up",
         )
     return network
 
@@ -76,8 +78,8 @@ def plan_start(state: State, name: str, saved: Saved) -> Plan:
         if clash is not None:
             raise Refused(
                 f"network {name} can not start", why=f"its {subnet} overlaps {clash.by}",
-                hint=f"give it another subnet: virsh net-edit {name}; `kvmnet network create` "
-                "finds a free one",
+                hint=f"give it another subnet: {command('virsh', 'net-edit', name)}; "
+                "`kvmnet network create` finds a free one",
             )  # fmt: skip
     _check_stale_bridge(state, name, config)
     extra = accept_ra_steps(state, saved.accept_ra_file) if forwards_ipv6(config) else ()
@@ -94,7 +96,7 @@ def _check_stale_bridge(state: State, name: str, config: NetworkConfig) -> None:
         return
     ports = [port.name for port in state.ports(link.name)]
     way = f"if nobody needs it: ip link delete {link.name}" if not ports else (
-        f"name another bridge in the network: virsh net-edit {name}"
+        f"name another bridge in the network: {command('virsh', 'net-edit', name)}"
     )  # fmt: skip
     raise Refused(
         f"network {name} can not start",
@@ -137,7 +139,7 @@ def plan_stop(state: State, name: str, *, even_in_use: bool) -> Plan:
         return Plan(title=title, notes=(f"network {name} is not active",))
     users = running_users(state, network)
     if users and not even_in_use:
-        raise _in_use(name, users, "stopped", f"kvmnet network stop {name} --force")
+        raise _in_use(name, users, "stopped", command("kvmnet", "network", "stop", name, "--force"))
     return Plan(title=title, steps=(_stop_step(network, users),), notes=_orphans(users))
 
 
@@ -174,7 +176,9 @@ def plan_delete(state: State, name: str, saved: Saved, *, even_in_use: bool) -> 
     running = running_users(state, network)
     users = tuple(dict.fromkeys((*running, *defined_users(state, network))))
     if users and not even_in_use:
-        raise _in_use(name, users, "deleted", f"kvmnet network delete {name} --force")
+        raise _in_use(
+            name, users, "deleted", command("kvmnet", "network", "delete", name, "--force")
+        )
     steps: list[PlannedStep] = []
     if network.active:
         steps.append(_stop_step(network, running))

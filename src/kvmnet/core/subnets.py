@@ -20,6 +20,9 @@ _ROUTED = frozenset({"unicast", "blackhole", "unreachable", "prohibit"})
 DEFAULT_LIKE_BITS = {4: 7, 6: 7}
 """Routes with so short a prefix lead "everywhere" (VPNs use 0.0.0.0/1), they occupy nothing."""
 
+MAX_ATTEMPTS_V6 = 1000
+"""Random subnets that are tried: where all of these overlap something, a route covers the range."""
+
 
 class Occupied(Struct, frozen=True, kw_only=True):
     """A subnet in use, and by what."""
@@ -173,12 +176,17 @@ def free_subnet(
             why="routes, addresses and networks of this host cover all of RFC 1918",
             hint="name one yourself: --subnet CIDR",
         )
-    while True:
+    for _attempt in range(MAX_ATTEMPTS_V6):
         # 0xfd, forty random bits, subnet zero: RFC 4193, section 3.1
         prefix = (b"\xfd" + random_bytes(5)).ljust(16, b"\0")
         candidate = Cidr(f"{ipaddress.IPv6Address(prefix)}/64")
         if overlap(candidate, taken) is None:
             return candidate
+    raise Refused(
+        "no private IPv6 subnet is free",
+        why="routes, addresses and networks of this host cover fd00::/8 (RFC 4193), or most of it",
+        hint="look at the routes: ip -6 route; or do without IPv6: --ipv6 off",
+    )
 
 
 def check_subnet(subnet: Cidr, family: Family) -> Subnet:

@@ -23,6 +23,9 @@ from kvmnet.model.values import Mac
 KERNEL_PARTS = frozenset({Part.LINKS, Part.NEIGHBOURS, Part.FORWARDING})
 LIBVIRT_PARTS = frozenset({Part.NETWORKS, Part.GUESTS, Part.LEASES})
 
+_DEFAULT = "libvirt (default connection)"
+"""What could not be read where nobody named a connection: mostly one that has a name, too."""
+
 PROBE_ROUNDS = 8
 """How often addresses that the LAN answers for are replaced by new ones before giving up."""
 
@@ -76,7 +79,9 @@ def _from_files(states: Sequence[State]) -> Iterator[State]:
 def known_in(states: Sequence[State]) -> KnownMacs:
     """The same from States that were read before."""
     uses = dict.fromkeys(use for state in states for use in uses_in(state))
-    unread = dict.fromkeys(gap for state in states for gap in state.unread)
+    gaps = dict.fromkeys(gap for state in states for gap in state.unread)
+    named = {gap.why for gap in gaps if gap.what.startswith("libvirt ") and gap.what != _DEFAULT}
+    unread = (gap for gap in gaps if gap.what != _DEFAULT or gap.why not in named)
     return KnownMacs(uses=tuple(uses), unread=tuple(unread))
 
 

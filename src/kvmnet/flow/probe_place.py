@@ -6,6 +6,7 @@ import os
 
 from msgspec import Struct
 
+from kvmnet.core.finding import command
 from kvmnet.core.macs import QEMU_PREFIX, generate, uses_in
 from kvmnet.errors import Failed, NotFound, Refused, Unavailable
 from kvmnet.flow.observe import Part, observe
@@ -75,12 +76,12 @@ def _network(state: State, name: str) -> Network:
         if gap is not None:
             raise Unavailable(f"network {name} can not be looked up: {gap.what}", why=gap.why,
                               hint=gap.hint)  # fmt: skip
-        raise NotFound(f"there is no network {name}", hint="list them: kvmnet network list")
+        raise NotFound(f"there is no network {command(name)}", hint="kvmnet network list")
     if not network.active:
         raise Failed(
             f"network {name} can not be probed",
             why="it is not active",
-            hint=f"kvmnet network start {name}",
+            hint=command("kvmnet", "network", "start", name),
         )
     config = network.config
     kind = None if config is None else _NO_BRIDGE.get(config.mode)
@@ -103,7 +104,7 @@ def _network(state: State, name: str) -> Network:
 def _place(state: State, target: ProbeTarget, bridge: str, network: Network | None) -> Place:
     link = state.link(bridge)
     if link is None:
-        raise NotFound(f"there is no bridge {bridge}", hint="list them: kvmnet bridge list")
+        raise NotFound(f"there is no bridge {command(bridge)}", hint="kvmnet bridge list")
     if link.kind == "openvswitch":
         raise Refused(
             f"{bridge} can not be probed", why="it is an Open vSwitch bridge, not a Linux bridge"

@@ -233,4 +233,16 @@ def test_a_stale_bridge_is_named_before_libvirt_stumbles_over_it() -> None:
 def test_an_absent_network() -> None:
     with pytest.raises(NotFound) as caught:
         plan_start(BUSY, "nope", Saved())
-    assert "default" in caught.value.hint
+    assert "default" in caught.value.why
+
+
+def test_a_hint_can_be_pasted_into_a_shell_whatever_the_name() -> None:
+    odd = msgspec.structs.replace(BUSY.networks[0], name="mac vtap; reboot", active=True)
+    guest = Guest(
+        connection="qemu:///system", name="web", uuid="1", state="running", id=1,
+        live_nics=(GuestNic(mac=None, type="network", source=odd.name),),
+    )  # fmt: skip
+    state = msgspec.structs.replace(BUSY, networks=(odd,), guests=(guest,))
+    with pytest.raises(Refused) as caught:
+        plan_stop(state, odd.name, even_in_use=False)
+    assert "kvmnet network stop 'mac vtap; reboot' --force" in caught.value.hint

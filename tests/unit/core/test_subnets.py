@@ -1,4 +1,5 @@
 import ipaddress
+import os
 
 import pytest
 from hypothesis import given, settings
@@ -163,3 +164,13 @@ def test_families_are_not_mixed() -> None:
 
 def test_a_30_has_room_for_one_guest() -> None:
     check_subnet(Cidr("192.168.1.0/30"), 4)
+
+
+def test_routes_over_all_private_ipv6_end_in_a_refusal() -> None:
+    state = State(
+        taken_at=0,
+        hostname="h",
+        routes=(Route(family=6, destination=Cidr("fd00::/8"), type="unreachable"),),
+    )
+    with pytest.raises(Refused, match="no private IPv6 subnet is free"):
+        free_subnet(6, occupied(state), os.urandom)
