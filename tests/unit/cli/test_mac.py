@@ -58,7 +58,9 @@ def test_the_odds_are_told_in_the_words_of_the_textbook(
     "words",
     [["--prefix", "01:00:5e"], ["--prefix", "x"], ["-n", "0"], ["-n", "-5"], ["-n", "many"],
      ["--check", "nonsense"], ["--check", "ff:ff:ff:ff:ff:ff"], ["--wait", "0"], ["--wait", "nan"],
-     ["--among", "-1"], ["--probe", "a/b"]],
+     ["--among", "-1"], ["--among", "1" + "0" * 200], ["-n", "1e3"], ["-n", "\u0663"],
+     ["--check", USED, "-n", "2"], ["--check", USED, "--prefix", "52:54:00"],
+     ["--check", USED, "--explain"], ["--wait", "3"], ["--probe", "a/b"]],
 )  # fmt: skip
 def test_wrong_input_is_wrong_usage(
     saved: str, words: list[str], capsys: pytest.CaptureFixture[str]
@@ -70,3 +72,9 @@ def test_wrong_input_is_wrong_usage(
     assert status == 2
     told = capsys.readouterr()
     assert told.out == "" and told.err != "" and "Traceback" not in told.err
+    assert "invalid int value" not in told.err
+
+
+def test_one_address_is_told_of_as_one(saved: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["mac", "--state", saved, "--explain"]) == 0
+    assert "the new one equals one of them" in capsys.readouterr().err
