@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 
 from kvmnet.cli import output, picture
 from kvmnet.cli.host_documents import GuestDocument, GuestListDocument
@@ -32,12 +33,19 @@ def list_guests(args: argparse.Namespace) -> int:
     if not found:
         output.say(args, "there are no guests to show")
         return picture.virt_status(state)
-    output.print_table(args, HEADERS, [row for guest in found for row in rows(guest)])
+    print_guests(args, found)
     return picture.virt_status(state)
 
 
+def print_guests(args: argparse.Namespace, guests: Iterable[views.GuestView]) -> None:
+    """The guests as a table; the column of remarks only where there are any: lines are long."""
+    lines = [row for guest in guests for row in rows(guest)]
+    columns = len(HEADERS) if any(row[-1] for row in lines) else len(HEADERS) - 1
+    output.print_table(args, HEADERS[:columns], [row[:columns] for row in lines])
+
+
 def rows(guest: views.GuestView) -> list[tuple[str, ...]]:
-    """The guest's lines in a table: one for each NIC, or one if it has none."""
+    """The guest's lines in a table: one for each NIC, or one if it has none; remarks are last."""
     lines: list[tuple[str, ...]] = []
     differs = {x.nic for x in guest.differences}
     for number, entry in enumerate(guest.nics, 1):

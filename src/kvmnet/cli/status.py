@@ -44,8 +44,9 @@ def show(args: argparse.Namespace) -> int:
     _section(args, "Uplinks", UPLINK_HEADERS, map(_uplink, document.uplinks))
     _section(args, "Bridges", bridge.HEADERS, map(bridge.row, document.bridges))
     _section(args, "Networks", network_views.HEADERS, map(network_views.row, document.networks))
-    lines = (line for x in document.guests for line in guest.rows(x))
-    _section(args, "Guests", guest.HEADERS, lines)
+    print("\nGuests" if document.guests else "\nGuests: none")
+    if document.guests:
+        guest.print_guests(args, document.guests)
     _findings(document.findings)
     _unread(state.unread)
     return status
