@@ -40,6 +40,8 @@ def read_state(args: argparse.Namespace, parts: frozenset[Part]) -> State:
         data = sys.stdin.buffer.read(state_json.MAX_BYTES + 1)
         return state_json.parse(data.decode("utf-8", "surrogateescape"))
     path = Path(args.state)
+    if not args.state or path.is_dir():
+        raise InvalidInput(f"{args.state!a} is no saved State", hint="--state FILE")
     if path.is_char_device() or path.is_block_device():
         raise InvalidInput(f"{path} is a device, not a saved State", hint="-: standard input")
     if path.is_file() and path.stat().st_size > state_json.MAX_BYTES:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from kvmnet.adapters.files import write_atomic
 from kvmnet.cli import output, picture
+from kvmnet.core.finding import command
+from kvmnet.errors import InvalidInput
 from kvmnet.flow.observe import ALL_PARTS, observe
 from kvmnet.formats import state_json
 
@@ -20,6 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser, common: argparse.ArgumentPars
 
 
 def save(args: argparse.Namespace) -> int:
+    if args.file != "-":
+        _check_place(args.file)
     state = observe(getattr(args, "connect", None), ALL_PARTS)
     text = state_json.render(state)
     picture.tell_unread(args, state)
@@ -28,5 +32,21 @@ def save(args: argparse.Namespace) -> int:
         return 0
     # It tells about the whole network: for its owner only.
     write_atomic(Path(args.file), text, mode=0o600)
-    output.say(args, f"saved to {args.file}; look at it with: kvmnet status --state {args.file}")
+    look = command("kvmnet", "status", "--state", args.file)
+    output.say(args, f"saved to {args.file}; look at it with: {look}")
     return 0
+
+
+def _check_place(file: str) -> None:
+    """Raise unless the file may be replaced: a device, /dev/stdout among them, must never be."""
+    path = Path(file)
+    if not file or path.is_dir():
+        raise InvalidInput(
+            f"{file!a} is no file to save to", why="it is a folder" if file else "it is empty",
+            hint="an example: kvmnet state save host.json",
+        )  # fmt: skip
+    if path.exists() and not path.is_file():
+        raise InvalidInput(
+            f"{file!a} is not an ordinary file", why="it is a device, a pipe or a socket",
+            hint="to standard output: kvmnet state save -",
+        )  # fmt: skip
