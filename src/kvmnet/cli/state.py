@@ -38,15 +38,16 @@ def save(args: argparse.Namespace) -> int:
 
 
 def _check_place(file: str) -> None:
-    """Raise unless the file may be replaced: a device, /dev/stdout among them, must never be."""
+    """Raise unless the file may be replaced: a device, or /dev/stdout (a link), must never be."""
     path = Path(file)
     if not file or path.is_dir():
         raise InvalidInput(
             f"{file!a} is no file to save to", why="it is a folder" if file else "it is empty",
             hint="an example: kvmnet state save host.json",
         )  # fmt: skip
-    if path.exists() and not path.is_file():
+    if path.is_symlink() or (path.exists() and not path.is_file()):
         raise InvalidInput(
-            f"{file!a} is not an ordinary file", why="it is a device, a pipe or a socket",
+            f"{file!a} is not an ordinary file",
+            why="it is a symbolic link, a device, a pipe or a socket",
             hint="to standard output: kvmnet state save -",
         )  # fmt: skip

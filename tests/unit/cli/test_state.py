@@ -18,10 +18,13 @@ def test_device_is_never_replaced_by_a_file(
     os.mkfifo(pipe)
     link = tmp_path / "link"
     link.symlink_to(pipe)
-    for place in (pipe, link):
+    to_file = tmp_path / "stdout"  # as /dev/stdout is where the output goes to a file
+    (tmp_path / "file").touch()
+    to_file.symlink_to(tmp_path / "file")
+    for place in (pipe, link, to_file):
         assert main(["state", "save", str(place)]) == 2
     assert stat.S_ISFIFO(pipe.stat().st_mode)
-    assert link.is_symlink()
+    assert link.is_symlink() and to_file.is_symlink()
     assert "not an ordinary file" in capsys.readouterr().err
 
 
