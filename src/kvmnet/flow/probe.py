@@ -264,7 +264,7 @@ class _Tour:
             AskName(server=servers[0], name=name, wait_s=wait_s), NameResult, wait_s
         )
         self._resolved = next(iter(result.addresses), None)
-        return probe_steps.dns(servers[0], name, result, self._ms())
+        return probe_steps.dns(self._place, servers[0], name, result, self._ms())
 
     def _to_target(self) -> ProbeStep:
         to = self._endpoint()

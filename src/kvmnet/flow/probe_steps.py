@@ -173,7 +173,7 @@ def _ping_evidence(result: PingResult) -> tuple[str, ...]:
     return (f"{result.sent} echo requests sent{said}",)
 
 
-def dns(server: Ip, name: str, result: NameResult, ms: float) -> ProbeStep:
+def dns(place: Place, server: Ip, name: str, result: NameResult, ms: float) -> ProbeStep:
     asked = "the root" if name == "." else name
     if result.code in ("NOERROR", "NXDOMAIN") and (name == "." or result.addresses):
         found = f": {', '.join(result.addresses[:3])}" if result.addresses else ""
@@ -186,6 +186,11 @@ def dns(server: Ip, name: str, result: NameResult, ms: float) -> ProbeStep:
             name="dns", verdict="failed", ms=ms, detail=f"{server} does not answer",
             reason=result.error or "nothing came back from UDP port 53",
             hint="is the DNS server running, and does the firewall let UDP port 53 through?",
+        )  # fmt: skip
+    if name == "." and place.config is not None and place.config.mode == "isolated":
+        return ProbeStep(  # libvirt's dnsmasq asks nobody else there
+            name="dns", verdict="ok", ms=ms, detail=f"{server} answers, for names of guests only",
+            evidence=(f"it says {result.code or 'nothing yet'} about {asked}",),
         )  # fmt: skip
     said = result.code or "nothing yet"
     return ProbeStep(
@@ -215,10 +220,10 @@ def target(
     if result.error == "Connection refused":
         reason = "it is there, but nothing listens on that port, or a firewall refuses"
         hint = f"look on {to.host}: ss -ltn"
-    elif config is not None and config.mode == "route":
-        hint = "a routed network needs a route back: add one for its subnet to the LAN's router"
     elif config is not None and config.mode != "bridge" and forwards == "0":
         hint = "the host forwards nothing: sysctl -w net.ipv4.ip_forward=1"
+    elif config is not None and config.mode in {"route", "open"}:
+        hint = "without NAT it needs a route back: add one for its subnet to the LAN's router"
     tried = "no connection to" if isinstance(result, ConnectResult) else "no answer from"
     return ProbeStep(
         name="target", verdict="failed", ms=ms, detail=f"{tried} {shown}", reason=reason,

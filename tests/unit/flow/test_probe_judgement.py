@@ -100,14 +100,32 @@ def test_host_behind_a_firewall_is_a_doubt_and_an_absent_one_a_failure() -> None
     ],
 )
 def test_dns(name: str, result: NameResult, verdict: str) -> None:
-    assert probe_steps.dns(Ip("10.0.0.1"), name, result, 1.0).verdict == verdict
+    assert probe_steps.dns(PLACE, Ip("10.0.0.1"), name, result, 1.0).verdict == verdict
 
 
-def test_routed_network_needs_a_route_back() -> None:
-    config = NetworkConfig(mode="route", bridge="br0")
+def place_in(mode: str) -> Place:
     network = Network(connection="qemu:///system", name="r", uuid="", active=True, persistent=True,
-                      autostart=True, live=config)  # fmt: skip
-    place = Place(bridge="br0", mac=MAC, network=network)
+                      autostart=True, live=NetworkConfig(mode=mode, bridge="br0"))  # fmt: skip
+    return Place(bridge="br0", mac=MAC, network=network)
+
+
+def test_dns_of_an_isolated_network_need_not_know_the_world() -> None:
+    refused = NameResult(alive_ms=1.0, ms=1.0, code="REFUSED")
+    step = probe_steps.dns(place_in("isolated"), Ip("10.0.0.1"), ".", refused, 1.0)
+    assert step.verdict == "ok" and "guests only" in step.detail
+    step = probe_steps.dns(place_in("isolated"), Ip("10.0.0.1"), "a.example", refused, 1.0)
+    assert step.verdict == "failed"
+
+
+def test_forwarding_that_is_off_is_named_before_a_missing_route() -> None:
+    to = Endpoint(host="192.0.2.1")
+    step = probe_steps.target(place_in("route"), to, Ip("192.0.2.1"), PingResult(sent=8), 2e3, "0")
+    assert "ip_forward" in step.hint
+
+
+@pytest.mark.parametrize("mode", ["route", "open"])
+def test_network_without_nat_needs_a_route_back(mode: str) -> None:
+    place = place_in(mode)
     to = Endpoint(host="192.0.2.1")
     step = probe_steps.target(place, to, Ip("192.0.2.1"), PingResult(sent=8), 2e3, "1")
     assert step.verdict == "failed" and "route back" in step.hint
