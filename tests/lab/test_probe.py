@@ -16,7 +16,8 @@ KVMNET = [sys.executable, "-m", "kvmnet"]
 
 
 # What libvirt's own package brings as `default`.
-STOCK = """<network><name>default</name><forward mode='nat'/><bridge name='virbr0' stp='on' delay='0'/>
+STOCK = """<network><name>default</name><forward mode='nat'/>
+<bridge name='virbr0' stp='on' delay='0'/>
 <ip address='192.168.122.1' netmask='255.255.255.0'><dhcp>
 <range start='192.168.122.2' end='192.168.122.254'/></dhcp></ip></network>"""
 
