@@ -60,8 +60,20 @@ def write_atomic(path: Path, text: str, *, mode: int = 0o644) -> None:
         raise Failed(f"{path} could not be written", why=error.strerror or str(error)) from None
 
 
+def ensure(path: Path, text: str, *, mode: int = 0o644) -> None:
+    """`write_atomic` unless the file says so already: that needs no rights and no room."""
+    try:
+        if read_text(path) == text:
+            return
+    except (NotFound, Unavailable):
+        pass  # not there, or not to be read: writing it says why
+    write_atomic(path, text, mode=mode)
+
+
 def remove(path: Path) -> None:
     """Remove a file for good; it is no error if it is gone already."""
+    if not os.path.lexists(path):  # asked first: a read-only file system refuses even that
+        return
     try:
         path.unlink(missing_ok=True)
         _sync_directory(path.parent)

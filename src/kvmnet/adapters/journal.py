@@ -67,8 +67,9 @@ def transactions() -> tuple[Transaction, ...]:
     for path in sorted(_directory().glob("*.json")):
         text = files.read_text(path)
         try:
-            found.append(msgspec.json.decode(text, type=Transaction))
-        except msgspec.DecodeError as error:
+            raw = text.encode("utf-8", "surrogateescape")
+            found.append(msgspec.json.decode(raw, type=Transaction))
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise Failed(
                 f"the journal {path} can not be understood", why=str(error),
                 hint="it may be from a newer kvmnet; move it away to go on without it",

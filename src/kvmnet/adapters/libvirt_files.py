@@ -18,7 +18,7 @@ from typing import TypeVar
 from msgspec import Struct
 
 from kvmnet.adapters.connections import SESSION, SYSTEM
-from kvmnet.adapters.libvirt_read import VirtRead, unread
+from kvmnet.adapters.libvirt_read import Kind, VirtRead, unread
 from kvmnet.errors import InvalidInput, NotFound, PermissionDenied, Unavailable
 from kvmnet.formats import domain_xml, network_xml
 from kvmnet.model.state import Unread
@@ -109,6 +109,58 @@ def read(folders: Folders) -> VirtRead:
         for path, network in _parsed(folder, parse_network, found.unread):
             found.networks.append(_network(folders.uri, path, network))
     return found
+
+
+def listed() -> frozenset[Path]:
+    """The files of all definitions of this user's local connections, as far as he may list them."""
+    places = [x.config for x in (system_folders(), own_session_folders())]
+    return frozenset(
+        path for place in places for folder in (place, place / "networks") for path in _xml(folder)
+    )
+
+
+def _xml(folder: Path) -> Iterator[Path]:
+    try:
+        yield from (x for x in folder.iterdir() if x.suffix == ".xml")
+    except OSError:
+        return  # not there or not for this user: then libvirt is the only source
+
+
+def not_taken(before: frozenset[Path], found: VirtRead, kinds: frozenset[Kind]) -> list[Unread]:
+    """Definitions that libvirt does not know, though their files were there `before` it was asked.
+
+    A libvirt that starts goes on without those that it can't understand, and says so only in its
+    log.
+    """
+    gaps = {gap.what for gap in found.unread}
+    if not found.connections or any(gap.startswith("libvirt ") for gap in gaps):
+        return []
+    lost: list[Unread] = []
+    for folders in (system_folders(), own_session_folders()):
+        if not folders.is_of(found.connections[0].uri):
+            continue
+        networks = {x.name for x in found.networks if x.persistent}
+        guests = {x.name for x in found.guests if x.persistent}
+        for kind, word, folder, names in (
+            (Kind.NETWORKS, "network", folders.config / "networks", networks),
+            (Kind.GUESTS, "guest", folders.config, guests),
+        ):
+            lost += [
+                _lost(f"{word} {path.stem}", path)
+                for path in sorted(before if kind in kinds else ())
+                if path.parent == folder and path.stem not in names and path.exists()
+                and f"{word} {path.stem}" not in gaps
+            ]  # fmt: skip
+    return lost
+
+
+def _lost(what: str, path: Path) -> Unread:
+    return Unread(
+        what=what,
+        why=f"libvirt does not know it although {path} is there: most likely it can not be "
+        "understood",
+        hint="libvirtd's log tells why; mend the file or move it away, then restart libvirtd",
+    )
 
 
 def _guest(uri: str, path: Path, parsed: domain_xml.ParsedGuest) -> Guest:

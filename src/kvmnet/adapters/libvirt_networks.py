@@ -149,7 +149,12 @@ def set_autostart(uri: str | None, name: str, on: bool) -> None:
         if network is not None and network.isPersistent():
             network.setAutostart(int(on))
 
-    _with_network(uri, f"autostart of network {name} could not be set", set_flag)
+    try:
+        _with_network(uri, f"autostart of network {name} could not be set", set_flag)
+    except Failed as error:
+        stale = "create symlink" in error.why and "File exists" in error.why
+        hint = f"a link is left over: rm /etc/libvirt/qemu/networks/autostart/{name}.xml"
+        raise Failed(error.what, why=error.why, hint=hint if stale else "") from None
 
 
 def wait_until_answering(uri: str | None) -> None:

@@ -36,7 +36,10 @@ def hold(command: str, on_wait: Callable[[str], None], *, wait_s: float = WAIT_S
         path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise Failed(f"the lock {path} can not be opened", why=error.strerror or "") from None
+        raise Failed(
+            f"the lock {path} can not be opened", why=error.strerror or "",
+            hint=f"it is a plain file in a folder that can be written: ls -ld {path.parent} {path}",
+        ) from None  # fmt: skip
     try:
         _wait_for(handle, on_wait, wait_s)
         # A full disk must not keep anybody from undoing: who holds the lock is a courtesy.

@@ -29,7 +29,7 @@ def take(step: plan.Step, uri: str | None) -> None:
         case plan.SetSysctl():
             sysctl_write.write_sysctl(step.path, step.value)
         case plan.WriteFile():
-            files.write_atomic(Path(step.path), step.text, mode=step.mode)
+            files.ensure(Path(step.path), step.text, mode=step.mode)
         case plan.RemoveFile():
             files.remove(Path(step.path))
         case plan.MakeOpening():
@@ -38,12 +38,15 @@ def take(step: plan.Step, uri: str | None) -> None:
             openings.close(step.opening)
 
 
+def needs_root(step: plan.Step) -> bool:
+    """Whether the step changes the host itself, and not only by way of libvirt."""
+    return isinstance(
+        step,
+        plan.SetSysctl | plan.WriteFile | plan.RemoveFile | plan.MakeOpening | plan.CloseOpening,
+    )
+
+
 def check_possible(step: plan.Step, uri: str | None) -> None:
     """Raise `Unavailable` soon if the step would only wait for a libvirt that does not answer."""
-    match step:
-        case plan.SetSysctl() | plan.WriteFile() | plan.RemoveFile():
-            return
-        case plan.MakeOpening() | plan.CloseOpening():
-            return
-        case _:
-            libvirt_networks.check_answering(uri)
+    if not needs_root(step):
+        libvirt_networks.check_answering(uri)

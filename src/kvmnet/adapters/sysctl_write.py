@@ -10,9 +10,15 @@ PROC_SYS = Path("/proc/sys")
 
 
 def write_sysctl(path: str, value: str, root: Path = PROC_SYS) -> None:
-    """Write a setting, named by its file below /proc/sys. A NIC that is gone needs no setting."""
+    """Write a setting, named by its file below /proc/sys. A NIC that is gone needs no setting.
+
+    One that has the value already is left alone, so that taking back what never happened needs no
+    rights. Raises `PermissionDenied`, `Failed`.
+    """
     target = root / path
     try:
+        if target.read_text().strip() == value:
+            return
         target.write_text(value + "\n")
     except FileNotFoundError:
         return

@@ -31,7 +31,7 @@ def list_guests(args: argparse.Namespace) -> int:
         return picture.virt_status(state)
     picture.tell_unread(args, state)
     if not found:
-        output.say(args, "there are no guests to show")
+        picture.say_none(args, state, "guests")
         return picture.virt_status(state)
     print_guests(args, found)
     return picture.virt_status(state)

@@ -31,7 +31,7 @@ def list_networks(args: argparse.Namespace) -> int:
         return picture.virt_status(state)
     picture.tell_unread(args, state)
     if not found:
-        output.say(args, "there are no networks to show")
+        picture.say_none(args, state, "networks")
         return picture.virt_status(state)
     output.print_table(args, HEADERS, map(row, found))
     return picture.virt_status(state)

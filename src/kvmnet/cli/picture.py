@@ -56,6 +56,12 @@ def tell_unread(args: argparse.Namespace, state: State) -> None:
         output.say(args, f"could not read {item.what}: {item.why}{hint}")
 
 
+def say_none(args: argparse.Namespace, state: State, what: str) -> None:
+    """That there is nothing of libvirt's to list, unless that is only not known."""
+    if virt_status(state) == 0:
+        output.say(args, f"there are no {what} to show")
+
+
 def virt_status(state: State) -> int:
     """Exit status of a command about libvirt's objects: 1 if no connection could be read."""
     return 0 if state.connections or not any(x.what.startswith("libvirt") for x in state.unread) \

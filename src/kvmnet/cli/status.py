@@ -41,10 +41,13 @@ def show(args: argparse.Namespace) -> int:
         output.print_json(document)
         return status
     _head(state)
+    absent = "none" if picture.virt_status(state) == 0 else "not known (libvirt was not read)"
     _section(args, "Uplinks", UPLINK_HEADERS, map(_uplink, document.uplinks))
     _section(args, "Bridges", bridge.HEADERS, map(bridge.row, document.bridges))
-    _section(args, "Networks", network_views.HEADERS, map(network_views.row, document.networks))
-    print("\nGuests" if document.guests else "\nGuests: none")
+    _section(
+        args, "Networks", network_views.HEADERS, map(network_views.row, document.networks), absent
+    )
+    print("\nGuests" if document.guests else f"\nGuests: {absent}")
     if document.guests:
         guest.print_guests(args, document.guests)
     _findings(document.findings)
@@ -65,10 +68,14 @@ def _head(state: State) -> None:
 
 
 def _section(
-    args: argparse.Namespace, title: str, headers: Sequence[str], rows: Iterable[Sequence[str]]
+    args: argparse.Namespace,
+    title: str,
+    headers: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    empty: str = "none",
 ) -> None:
     lines = list(rows)
-    print(f"\n{title}" if lines else f"\n{title}: none")
+    print(f"\n{title}" if lines else f"\n{title}: {empty}")
     if lines:
         output.print_table(args, headers, lines)
 

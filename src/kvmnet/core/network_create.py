@@ -8,7 +8,13 @@ from uuid import UUID
 
 from kvmnet.core.accept_ra import accept_ra_steps
 from kvmnet.core.macs import QEMU_PREFIX, generate, uses_in
-from kvmnet.core.network_plan import RandomBytes, Saved, forwards_ipv6, network_with_bridge
+from kvmnet.core.network_plan import (
+    RandomBytes,
+    Saved,
+    check_understood,
+    forwards_ipv6,
+    network_with_bridge,
+)
 from kvmnet.core.subnets import Occupied, check_subnet, free_subnet, occupied, overlap
 from kvmnet.errors import InvalidInput, Refused
 from kvmnet.model.desired import NetworkRequest
@@ -44,6 +50,7 @@ def plan_create(
             why=f"on {existing.connection}, {'active' if existing.active else 'not active'}",
             hint=f"look at it: kvmnet network show {request.name}",
         )
+    check_understood(state, request.name)
     config = (
         _bridged_config(state, request)
         if request.mode == "bridge"

@@ -44,6 +44,16 @@ def forwards_ipv6(config: NetworkConfig) -> bool:
     return config.mode in ROUTED and any(ip.family == 6 for ip in config.ips)
 
 
+def check_understood(state: State, name: str) -> None:
+    """Raise `Refused` if a definition of that name exists and could not be read.
+
+    A new one in its place would destroy what somebody wrote.
+    """
+    gap = next((x for x in state.unread if x.what == f"network {name}"), None)
+    if gap is not None:
+        raise Refused(f"there is a definition of network {name}", why=gap.why, hint=gap.hint)
+
+
 def network_with_bridge(state: State, bridge: str) -> Network | None:
     for network in state.networks:
         if bridge in {c.bridge for c in (network.live, network.saved) if c is not None}:

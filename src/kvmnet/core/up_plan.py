@@ -16,7 +16,13 @@ from kvmnet.core.accept_ra import accept_ra_steps, autoconfigured_nics
 from kvmnet.core.finding import Finding
 from kvmnet.core.firewall import guest_packets
 from kvmnet.core.network_create import dynamic_range, free_bridge_name, plan_create
-from kvmnet.core.network_plan import RandomBytes, Saved, forwards_ipv6, running_users
+from kvmnet.core.network_plan import (
+    RandomBytes,
+    Saved,
+    check_understood,
+    forwards_ipv6,
+    running_users,
+)
 from kvmnet.core.openings import blockades
 from kvmnet.core.subnets import Subnet, free_subnet, occupied, overlap
 from kvmnet.errors import Refused
@@ -69,6 +75,7 @@ class _Mend(Struct, frozen=True, kw_only=True):
 
 def plan_up(state: State, name: str, saved: Saved, random_bytes: RandomBytes) -> UpPlan:
     """What makes guests on NAT network `name` online. Raises `Refused` if it is no NAT network."""
+    check_understood(state, name)
     network = state.network(name)
     if network is None:
         return _plan_new(state, name, saved, random_bytes)

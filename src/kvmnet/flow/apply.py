@@ -17,7 +17,7 @@ from typing import Protocol
 import msgspec
 
 from kvmnet.adapters import journal, lock, steps
-from kvmnet.errors import Interrupted, KvmnetError, NotUndone, Unavailable, Undone
+from kvmnet.errors import Interrupted, KvmnetError, NotUndone, PermissionDenied, Unavailable, Undone
 from kvmnet.model.plan import Plan, PlannedStep
 from kvmnet.model.transaction import Outcome, Transaction
 
@@ -57,8 +57,10 @@ def apply(
     """Take the plan's steps and keep them if `verify` agrees, else undo them all.
 
     `verify` raises a `KvmnetError` if the host is not as it should be now. Raises `Refused` (no
-    journal: nothing was touched), `Undone`, `Interrupted` (all put back), `NotUndone`.
+    journal: nothing was touched), `PermissionDenied` (the same), `Undone`, `Interrupted` (all put
+    back), `NotUndone`.
     """
+    _check_rights(plan)
     current = _new_transaction(plan, uri, command)
     try:
         journal.begin(current)
@@ -87,6 +89,18 @@ def apply(
         undo(current, f"kvmnet failed: {error}", watcher)
         raise
     journal.forget_old()
+
+
+def _check_rights(plan: Plan) -> None:
+    """Members of the group libvirt may change libvirt's networks, but not the host itself."""
+    beyond = [planned for planned in plan.steps if steps.needs_root(planned.step)]
+    if beyond and os.geteuid() != 0:
+        raise PermissionDenied(
+            f"{plan.title}: nothing was changed",
+            why="only root may do this part of it: "
+            + "; ".join(str(planned.step) for planned in beyond),
+            hint="run it again with sudo",
+        )
 
 
 def _new_transaction(plan: Plan, uri: str | None, command: str) -> Transaction:

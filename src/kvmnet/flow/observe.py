@@ -15,7 +15,7 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from kvmnet.adapters import kernel, libvirt_read
+from kvmnet.adapters import kernel, libvirt_files, libvirt_read
 from kvmnet.adapters.libvirt import leave_behind
 from kvmnet.adapters.libvirt_read import Kind, VirtRead, unread
 from kvmnet.errors import KvmnetError
@@ -99,8 +99,7 @@ def observe(uri: str | None = None, parts: frozenset[Part] = ALL_PARTS) -> State
     Docker or a guest's agent behave.
     """
     kinds = frozenset(_KINDS[x] for x in parts if x in _KINDS)
-    virt = _Job("libvirt", lambda: libvirt_read.read(uri, kinds) if kinds else VirtRead(),
-                VirtRead())  # fmt: skip
+    virt = _Job("libvirt", lambda: _read_virt(uri, kinds) if kinds else VirtRead(), VirtRead())
     missing: list[Unread] = []
     state = _read_host(parts, missing)
     found = virt.result(missing)
@@ -113,6 +112,14 @@ def observe(uri: str | None = None, parts: frozenset[Part] = ALL_PARTS) -> State
         owners=_with_libvirt_bridges(state.owners, found.networks),
         unread=(*missing, *found.unread),
     )
+
+
+def _read_virt(uri: str | None, kinds: frozenset[Kind]) -> VirtRead:
+    """What libvirt tells, and which definitions it should know and does not."""
+    before = libvirt_files.listed()
+    found = libvirt_read.read(uri, kinds)
+    found.unread += libvirt_files.not_taken(before, found, kinds)
+    return found
 
 
 def _read_host(parts: frozenset[Part], missing: list[Unread]) -> State:
