@@ -44,7 +44,10 @@ def accept_ra_steps(state: State, old_file: str | None) -> tuple[PlannedStep, ..
     lines = [f"net/ipv6/conf/{name}/accept_ra = 2" for name in nics]
     missing = [line for line in lines if line not in (old_file or "").splitlines()]
     if missing:
-        text = (old_file or _HEADER) + "".join(f"{line}\n" for line in missing)
+        before = old_file or _HEADER
+        if not before.endswith("\n"):  # somebody's editor left the last line open
+            before += "\n"
+        text = before + "".join(f"{line}\n" for line in missing)
         undo: Step = (
             RemoveFile(path=ACCEPT_RA_FILE)
             if old_file is None

@@ -10,7 +10,7 @@ from kvmnet.adapters import files, libvirt_networks
 from kvmnet.core import network_create, network_plan
 from kvmnet.core.accept_ra import ACCEPT_RA_FILE
 from kvmnet.core.network_plan import Saved
-from kvmnet.errors import Failed
+from kvmnet.errors import Failed, Unavailable
 from kvmnet.flow.apply import Watcher, apply, changing
 from kvmnet.flow.observe import Part, observe
 from kvmnet.model.desired import NetworkRequest
@@ -32,6 +32,8 @@ PLANNING_PARTS = frozenset(
         Part.DOCKER, Part.NETWORKS, Part.GUESTS, Part.LEASES,
     }
 )  # fmt: skip
+
+_ESSENTIAL = frozenset({"links and addresses", "routes"})
 
 Planner = Callable[[State, Saved], Plan]
 """A pure function that knows what the user wants: create, start, stop, delete."""
@@ -64,19 +66,31 @@ def propose(planner: Planner, name: str, uri: str | None, watcher: Watcher) -> P
     Raises the planner's refusals, and `Unavailable` or `PermissionDenied` where libvirt does not
     let networks be changed.
     """
+    return planner(look(uri, PLANNING_PARTS, watcher), read_saved(uri, name))
+
+
+def look(uri: str | None, parts: frozenset[Part], watcher: Watcher) -> State:
+    """The host as a change is planned for it. Raises `Unavailable` rather than plan blindly.
+
+    Without the routes, addresses and networks that are there a subnet would only seem free. What
+    else can't be read is told to `watcher`.
+    """
     libvirt_networks.check_writable(uri)
-    state = observe(uri, PLANNING_PARTS)
+    state = observe(uri, parts)
     for gap in state.unread:
+        if gap.what in _ESSENTIAL or gap.what.startswith("libvirt"):
+            raise Unavailable(f"{gap.what} could not be read", why=gap.why, hint=gap.hint)
         watcher.say(f"not looked at: {gap.what} ({gap.why})")
-    saved = Saved(
+    return state
+
+
+def read_saved(uri: str | None, name: str) -> Saved:
+    """What undo needs to put back exactly."""
+    path = Path(ACCEPT_RA_FILE)
+    return Saved(
         network_xml=libvirt_networks.saved_xml(uri, name),
-        accept_ra_file=_text(Path(ACCEPT_RA_FILE)),
+        accept_ra_file=files.read_text(path) if path.exists() else None,
     )
-    return planner(state, saved)
-
-
-def _text(path: Path) -> str | None:
-    return files.read_text(path) if path.exists() else None
 
 
 def carry_out(

@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from pathlib import Path
 
 from msgspec import Struct
 
-from kvmnet.adapters import libvirt_networks
-from kvmnet.adapters.files import read_optional
-from kvmnet.core.accept_ra import ACCEPT_RA_FILE
-from kvmnet.core.network_plan import Saved
 from kvmnet.core.up_plan import UpPlan, plan_up
 from kvmnet.errors import Failed
 from kvmnet.flow.apply import Watcher, apply, changing
-from kvmnet.flow.networks import PLANNING_PARTS, verify_networks
-from kvmnet.flow.observe import Part, observe
+from kvmnet.flow.networks import PLANNING_PARTS, look, read_saved, verify_networks
+from kvmnet.flow.observe import Part
 from kvmnet.flow.probe import probe
 from kvmnet.model.probe import ProbeReport, ProbeStep, ProbeTarget
 
@@ -35,15 +30,7 @@ class UpResult(Struct, frozen=True, kw_only=True):
 
 def propose(name: str, uri: str | None, watcher: Watcher) -> UpPlan:
     """What is wrong with network `name` now, and the plan against it; nothing is touched."""
-    libvirt_networks.check_writable(uri)
-    state = observe(uri, PARTS)
-    for gap in state.unread:
-        watcher.say(f"not looked at: {gap.what} ({gap.why})")
-    saved = Saved(
-        network_xml=libvirt_networks.saved_xml(uri, name),
-        accept_ra_file=read_optional(Path(ACCEPT_RA_FILE)),
-    )
-    return plan_up(state, name, saved, os.urandom)
+    return plan_up(look(uri, PARTS, watcher), name, read_saved(uri, name), os.urandom)
 
 
 def bring_up(

@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
+from kvmnet.errors import InvalidInput
 from kvmnet.model.opening import Opening
+
+
+def _check(opening: Opening) -> None:
+    """Raise `InvalidInput` for a link whose name would say more in a rule than that one link.
+
+    Both tools take a last character for `all that begin so`; a quote would end the name for nft.
+    """
+    for link in (opening.iif, opening.oif):
+        if link is not None and (link.endswith(("*", "+")) or set(link) & set('"\\')):
+            raise InvalidInput(
+                f"no firewall rule can be made for {link!a}", why="its name is special in rules",
+                hint="give the network's bridge a plain name, for example virbr7",
+            )  # fmt: skip
 
 
 def nft_rule(opening: Opening) -> tuple[str, ...]:
@@ -10,6 +24,7 @@ def nft_rule(opening: Opening) -> tuple[str, ...]:
 
     Names of links are quoted for nft's own parser, which reads its arguments as one text.
     """
+    _check(opening)
     words: list[str] = []
     if opening.iif is not None:
         words += ["iifname", f'"{opening.iif}"']
@@ -26,6 +41,7 @@ def nft_rule(opening: Opening) -> tuple[str, ...]:
 
 def iptables_rule(opening: Opening) -> tuple[str, ...]:
     """The rule as words of `iptables -I CHAIN …`, the same for `-C` and `-D`."""
+    _check(opening)
     words: list[str] = []
     if opening.iif is not None:
         words += ["-i", opening.iif]
@@ -44,12 +60,3 @@ def iptables_program(opening: Opening) -> str:
     """The program of iptables' two variants and two families that owns the chain."""
     base = "ip6tables" if opening.family == "ip6" else "iptables"
     return f"{base}-{'legacy' if opening.backend == 'iptables-legacy' else 'nft'}"
-
-
-def as_command(opening: Opening) -> str:
-    """The command a person would type to make the opening; shown, never executed."""
-    if opening.backend == "nft":
-        rule = " ".join(nft_rule(opening))
-        return f"nft insert rule {opening.family} {opening.table} {opening.chain} {rule}"
-    rule = " ".join(iptables_rule(opening))
-    return f"{iptables_program(opening)} -t {opening.table} -I {opening.chain} {rule}"

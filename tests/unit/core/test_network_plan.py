@@ -195,6 +195,14 @@ def test_an_older_accept_ra_file_is_kept_and_restored() -> None:
     assert file.undo == WriteFile(path=ACCEPT_RA_FILE, text=old)
 
 
+def test_an_accept_ra_file_without_a_last_newline_is_continued_on_a_new_line() -> None:
+    old = "net/ipv6/conf/eth7/accept_ra = 2"
+    file = create(AUTOCONFIGURED, Saved(accept_ra_file=old), ipv6="auto").steps[1]
+    assert isinstance(file.step, WriteFile)
+    assert file.step.text.splitlines() == [old, "net/ipv6/conf/eth0/accept_ra = 2"]
+    assert file.undo == WriteFile(path=ACCEPT_RA_FILE, text=old)
+
+
 @pytest.mark.parametrize("wanted", [{}, {"mode": "isolated", "ipv6": "auto"}])
 def test_no_accept_ra_where_nothing_forwards_ipv6(wanted: dict[str, object]) -> None:
     assert not any(isinstance(p.step, SetSysctl) for p in create(AUTOCONFIGURED, **wanted).steps)
