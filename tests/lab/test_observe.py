@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import sys
 import time
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from kvmnet.adapters.run import Completed
 from kvmnet.lab.lab import Lab
 from kvmnet.lab.topology import HOST, HOST_NIC, USER_HOME, USER_ID
 
-pytestmark = [pytest.mark.lab, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
+pytestmark = pytest.mark.lab
 
 DOMAIN = """<domain type='qemu'><name>{name}</name><memory>65536</memory><vcpu>1</vcpu>
 <os><type arch='x86_64'>hvm</type></os><devices>{nics}</devices></domain>"""

@@ -12,10 +12,7 @@ import pytest
 from kvmnet.formats import state_json
 from kvmnet.model.state import State
 
-pytestmark = [
-    pytest.mark.namespaces,
-    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
-]
+pytestmark = pytest.mark.namespaces
 SOURCES = Path(__file__).parents[2] / "src"
 OBSERVE = """
 import sys
