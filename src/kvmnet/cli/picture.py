@@ -12,7 +12,7 @@ from kvmnet.cli import output
 from kvmnet.core.finding import command
 from kvmnet.core.finding import some as some
 from kvmnet.core.guest_addresses import GuestAddress, NicAddresses
-from kvmnet.errors import InvalidInput, NotFound
+from kvmnet.errors import InvalidInput, KvmnetError, NotFound, Unavailable
 from kvmnet.flow.observe import Part, observe
 from kvmnet.formats import state_json
 from kvmnet.model.host import BridgeAttributes
@@ -73,13 +73,13 @@ def host_status(state: State) -> int:
     return 1 if any(x.what == "links and addresses" for x in state.unread) else 0
 
 
-def no_such(kind: str, name: str, names: Iterable[str], state: State) -> NotFound:
-    """The error for a name that nobody has; it says which there are."""
+def no_such(kind: str, name: str, names: Iterable[str], state: State) -> KvmnetError:
+    """The error for a name that nobody has, as far as could be seen; it says which there are."""
     known = some(names)
     lost = next((x for x in state.unread if x.what.startswith("libvirt")), None)
     if lost is not None and kind != "bridge":
-        return NotFound(
-            f"there is no {kind} {command(name)}",
+        return Unavailable(
+            f"{kind} {command(name)} can not be looked up",
             why=f"{lost.what} was not read: {lost.why}",
             hint=lost.hint,
         )

@@ -8,6 +8,7 @@ host's firewall, a restart that cuts guests off) is named first and done only wi
 from __future__ import annotations
 
 import ipaddress
+import re
 
 import msgspec
 from msgspec import Struct
@@ -260,8 +261,9 @@ def _is_flushed(state: State, bridge: str) -> bool:
     """Whether libvirt's own rules for the bridge are gone (firewall restarted or reloaded)."""
     if any(gap.what.startswith("firewall") for gap in state.unread):
         return False
+    name = re.compile(rf"(?<![\w.-]){re.escape(bridge)}(?![\w.-])")  # virbr1 is not virbr10
     return not any(
-        bridge in rule.text
+        name.search(rule.text)
         for chain in state.firewall.chains
         if chain.name.startswith("LIBVIRT_") or chain.table == "libvirt_network"
         for rule in chain.rules

@@ -10,9 +10,11 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Protocol
+from types import FrameType
+from typing import Any, Protocol
 
 import msgspec
 
@@ -20,6 +22,8 @@ from kvmnet.adapters import journal, lock, steps
 from kvmnet.errors import Interrupted, KvmnetError, NotUndone, PermissionDenied, Unavailable, Undone
 from kvmnet.model.plan import Plan, PlannedStep
 from kvmnet.model.transaction import Outcome, Transaction
+
+Handler = Callable[[int, FrameType | None], Any] | int | signal.Handlers
 
 STOPPING_SIGNALS = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
 
@@ -165,12 +169,41 @@ def _note_end(transaction: Transaction, outcome: Outcome, why: str) -> None:
 
 @contextlib.contextmanager
 def _signals_held() -> Iterator[None]:
-    """Ctrl-C and its like wait until the end: putting things back is never left half-way."""
+    """Ctrl-C and its like wait until the end: putting things back is never left half-way.
+
+    Blocking them keeps them from programs that are started meanwhile. It is not enough: a call to
+    libvirt that was left behind is a thread that still takes them, and Python would interrupt the
+    main thread for it. Where the undo itself fails, that is told rather than the signal.
+    """
+    came: list[int] = []
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING_SIGNALS)
+    handlers = _note_signals(came)
     try:
         yield
+    except BaseException:
+        while signal.sigtimedwait(STOPPING_SIGNALS, 0) is not None:
+            pass
+        came.clear()
+        raise
     finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    if came:
+        raise KeyboardInterrupt
+
+
+def _note_signals(came: list[int]) -> dict[signal.Signals, Handler]:
+    """Have signals only noted in `came`; returns the handlers that did more."""
+    if threading.current_thread() is not threading.main_thread():
+        return {}  # Python runs handlers in the main thread alone
+    handlers: dict[signal.Signals, Handler] = {}
+    for number in STOPPING_SIGNALS:
+        handler = signal.getsignal(number)
+        if handler is not None:
+            handlers[number] = handler
+            signal.signal(number, lambda taken, _frame: came.append(taken))
+    return handlers
 
 
 def recover(watcher: Watcher) -> None:

@@ -141,6 +141,13 @@ def test_rules_of_libvirt_that_are_gone_are_noticed() -> None:
     assert [finding.name for finding in plan(state).findings] == ["firewall-flushed"]
 
 
+def test_rules_of_another_bridge_with_a_longer_name_do_not_count() -> None:
+    other = msgspec.structs.replace(LIBVIRT_RULE, text='iifname "virbr01" accept', iif="virbr01")
+    chain = msgspec.structs.replace(LIBVIRT_CHAIN, rules=(other,))
+    state = msgspec.structs.replace(running(), firewall=Firewall(chains=(chain,)))
+    assert [finding.name for finding in plan(state).findings] == ["firewall-flushed"]
+
+
 def test_a_dropping_table_is_opened_and_people_learn_how_to_keep_it() -> None:
     walls = Firewall(chains=(LIBVIRT_CHAIN, DROPPING), front_ends=("ufw",))
     up = plan(msgspec.structs.replace(running(), firewall=walls))
