@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -30,6 +31,7 @@ def test_signal_waits_until_everything_is_put_back() -> None:
     with pytest.raises(KeyboardInterrupt), _signals_held():
         for step in ("third", "second", "first"):
             os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.02)  # Python looks for signals when it comes back
             done.append(step)
     assert done == ["third", "second", "first"]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
