@@ -50,7 +50,7 @@ def clean(lab: Lab) -> Iterator[Lab]:
     lab.run("host", ["nft", "delete", "table", "bridge", "quiet"], accept=(0, 1))
     for name in names(lab, "--all"):
         lab.run("host", ["virsh", "net-destroy", name], accept=(0, 1))
-        lab.run("host", ["virsh", "net-undefine", name])
+        lab.run("host", ["virsh", "net-undefine", name], accept=(0, 1))
     lab.run("host", ["ip", "link", "delete", "virbr0"], accept=(0, 1))
 
 
@@ -133,6 +133,16 @@ def test_forwarding_that_was_turned_off_is_turned_on_with_consent(clean: Lab) ->
     assert "forwarding-off" in refused.stderr
     clean.kvmnet("up", "--yes")
     assert clean.run("host", ["sysctl", "-n", "net.ipv4.ip_forward"]).stdout == "1\n"
+
+
+def test_a_network_that_only_runs_is_saved_with_consent(clean: Lab) -> None:
+    clean.run("host", ["virsh", "net-create", "/dev/stdin"], stdin=stock())
+    refused = clean.kvmnet("up", accept=(3,))
+    assert "network-transient" in refused.stderr
+    assert names(clean, "--persistent") == []
+    assert "online" in clean.kvmnet("up", "--yes").stdout
+    assert names(clean, "--persistent") == names(clean, "--autostart") == ["default"]
+    assert "nothing to change" in clean.kvmnet("up").stderr
 
 
 def test_a_bridge_that_is_gone_comes_back(clean: Lab) -> None:

@@ -71,6 +71,18 @@ def saved_xml(uri: str | None, name: str) -> str | None:
     return _with_network(uri, f"network {name} could not be read", read)
 
 
+def transient_xml(uri: str | None, name: str) -> str | None:
+    """The running definition of a network that is saved nowhere; None for all others."""
+
+    def read(connection: Any) -> str | None:
+        network = _look_up(connection, name)
+        if network is None or network.isPersistent():
+            return None
+        return str(network.XMLDesc(0))
+
+    return _with_network(uri, f"network {name} could not be read", read)
+
+
 def define(uri: str | None, name: str, uuid: str, config: NetworkConfig) -> None:
     """Save a network's definition, replacing one of that name and UUID."""
     define_xml(uri, name, network_xml.render(name, config, uuid))

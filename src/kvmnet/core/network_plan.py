@@ -35,6 +35,8 @@ class Saved(Struct, frozen=True, kw_only=True):
 
     network_xml: str | None = None
     """The network's saved definition, as libvirt printed it."""
+    transient_xml: str | None = None
+    """The running definition of a network that has no saved one."""
     accept_ra_file: str | None = None
     """The text of kvmnet's own sysctl file, if there is one."""
 

@@ -42,6 +42,7 @@ from kvmnet.model.plan import (
     SetSysctl,
     StartNetwork,
     StopNetwork,
+    UndefineNetwork,
 )
 from kvmnet.model.state import State
 from kvmnet.model.values import Cidr
@@ -90,6 +91,7 @@ def plan_up(state: State, name: str, saved: Saved, random_bytes: RandomBytes) ->
     edit = _mend_definition(state, network, saved, random_bytes)
     mends = [
         edit,
+        _make_lasting(network, saved),
         _mend_links(state, network),
         _mend_router_advertisements(state, config, saved),
         _start(network),
@@ -287,6 +289,22 @@ def _mend_router_advertisements(state: State, config: NetworkConfig, saved: Save
     return _Mend(findings=(finding,), steps=steps)
 
 
+def _make_lasting(network: Network, saved: Saved) -> _Mend:
+    """A network that only runs is gone with the host's next start, and can't be autostarted."""
+    name = network.name
+    if network.persistent:
+        return _Mend()
+    what = "it is not saved: it will be gone when it stops, or when the host starts again"
+    finding = _finding(name, "network-transient", what, f"virsh net-info {name}: Persistent: no")
+    if saved.transient_xml is None:
+        return _Mend(findings=(finding,))
+    step = PlannedStep(
+        step=RestoreNetwork(name=name, xml=saved.transient_xml),
+        undo=UndefineNetwork(name=name, uuid=network.uuid),
+    )
+    return _Mend(findings=(finding,), steps=(step,))
+
+
 def _start(network: Network) -> _Mend:
     """Started and autostarted: the main job, for which nobody is asked."""
     name = network.name
@@ -294,7 +312,7 @@ def _start(network: Network) -> _Mend:
     if not network.active:
         undo = StopNetwork(name=name, uuid=network.uuid)
         steps.append(PlannedStep(step=StartNetwork(name=name), undo=undo))
-    if network.persistent and not network.autostart:
+    if not network.autostart:
         off = SetAutostart(name=name, on=False)
         steps.append(PlannedStep(step=SetAutostart(name=name, on=True), undo=off))
     return _Mend(steps=tuple(steps))

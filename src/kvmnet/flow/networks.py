@@ -89,6 +89,7 @@ def read_saved(uri: str | None, name: str) -> Saved:
     path = Path(ACCEPT_RA_FILE)
     return Saved(
         network_xml=libvirt_networks.saved_xml(uri, name),
+        transient_xml=libvirt_networks.transient_xml(uri, name),
         accept_ra_file=files.read_text(path) if path.exists() else None,
     )
 

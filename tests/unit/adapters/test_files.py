@@ -47,3 +47,21 @@ def test_reading_says_what_is_wrong(tmp_path: Path) -> None:
     with pytest.raises(Unavailable):
         files.read_text(tmp_path)
     assert files.read_optional(tmp_path / "no") is None
+
+
+def test_a_file_that_says_so_already_is_not_written(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    files.ensure(path, "x")
+    before = path.stat().st_ino
+    files.ensure(path, "x")
+    assert path.stat().st_ino == before
+    files.ensure(path, "y")
+    assert path.read_text() == "y"
+
+
+def test_what_is_not_there_is_removed_without_touching_its_folder(tmp_path: Path) -> None:
+    files.remove(tmp_path / "no folder" / "a")
+    files.remove(tmp_path / "a")
+    (tmp_path / "dangling").symlink_to("/nowhere")
+    files.remove(tmp_path / "dangling")
+    assert os.listdir(tmp_path) == []

@@ -9,6 +9,9 @@ import pytest
 
 from kvmnet.adapters import libvirt_files
 from kvmnet.adapters.libvirt_files import Folders, system_folders
+from kvmnet.adapters.libvirt_read import Kind, VirtRead
+from kvmnet.model.state import Connection, Unread
+from kvmnet.model.virt import Guest
 
 GUEST = """<!-- WARNING: THIS IS AN AUTO-GENERATED FILE. -->
 <domain type='kvm'><name>{name}</name><devices>
@@ -93,3 +96,28 @@ def test_a_session_is_known_by_its_own_socket_only() -> None:
     assert not nobody.is_of("qemu:///session?socket=/run/user/655345/libvirt/libvirt-sock")
     assert not nobody.is_of("qemu:///session")
     assert libvirt_files.own_session_folders().is_of("qemu:///session")
+
+
+def test_a_definition_that_libvirt_does_not_know_is_named(
+    folders: Folders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(libvirt_files, "system_folders", lambda: folders)
+    for name in ("known", "bad", "gone", "told"):
+        (folders.config / f"{name}.xml").touch()
+    (folders.config / "networks/bad.xml").touch()
+    before = libvirt_files.listed()
+    (folders.config / "gone.xml").unlink()
+    (folders.config / "new.xml").touch()
+    found = VirtRead(
+        connections=[Connection(uri="qemu:///system", libvirt_version="9", hypervisor="QEMU")],
+        guests=[Guest(connection="qemu:///system", name="known", uuid="u", state="shut off")],
+        unread=[Unread(what="guest told", why="its XML is strange")],
+    )
+    lost = libvirt_files.not_taken(before, found, frozenset({Kind.GUESTS}))
+    assert [x.what for x in lost] == ["guest bad"]
+    assert str(folders.config / "bad.xml") in lost[0].why
+    lost = libvirt_files.not_taken(before, found, frozenset({Kind.NETWORKS}))
+    assert [x.what for x in lost] == ["network bad"]
+    found.unread.append(Unread(what="libvirt guests", why="fell silent"))
+    assert libvirt_files.not_taken(before, found, frozenset(Kind)) == []
+    assert libvirt_files.not_taken(before, VirtRead(), frozenset(Kind)) == []

@@ -8,7 +8,7 @@ from kvmnet.core.up_plan import UpPlan, plan_up
 from kvmnet.errors import Refused
 from kvmnet.model.host import Address, Firewall, FirewallChain, FirewallRule, Link, Route, Sysctl
 from kvmnet.model.plan import EditNetwork, MakeOpening, RestoreNetwork
-from kvmnet.model.state import Connection, State
+from kvmnet.model.state import Connection, State, Unread
 from kvmnet.model.values import Cidr, Ip
 from kvmnet.model.virt import DhcpRange, Guest, GuestNic, Network, NetworkConfig, NetworkIp
 
@@ -93,6 +93,24 @@ def test_starting_and_autostarting_need_no_question() -> None:
     up = plan(host(network(active=False, autostart=False)))
     assert kinds(up) == ["StartNetwork", "SetAutostart"]
     assert not up.needs_consent
+
+
+def test_a_network_that_only_runs_is_saved_with_consent() -> None:
+    transient = msgspec.structs.replace(
+        network(active=True, autostart=False), persistent=False, saved=None
+    )
+    state = msgspec.structs.replace(running(), networks=(transient,))
+    up = plan_up(state, "default", Saved(transient_xml=XML), os.urandom)
+    assert [finding.name for finding in up.findings] == ["network-transient"]
+    assert kinds(up) == ["RestoreNetwork", "SetAutostart"] and up.needs_consent
+    assert type(up.plan.steps[0].undo).__name__ == "UndefineNetwork"
+
+
+def test_a_definition_that_nobody_understood_is_not_replaced() -> None:
+    gap = Unread(what="network default", why="libvirt does not know it", hint="mend the file")
+    for state in (host(unread=(gap,)), running(unread=(gap,))):
+        with pytest.raises(Refused, match="there is a definition of network default"):
+            plan(state)
 
 
 def test_a_subnet_in_use_is_moved_with_consent_and_undone_to_the_letter() -> None:
