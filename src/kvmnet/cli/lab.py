@@ -20,6 +20,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from kvmnet.cli.changes import integer
 from kvmnet.cli.output import print_json, print_table, safe, say, use_color, wants_json
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def _add_guest(parser: argparse.ArgumentParser, parents: list[argparse.ArgumentP
         "--on", default="network:default", metavar="TARGET",
         help="what its NICs are plugged into: network:NAME or bridge:NAME (network:default)",
     )  # fmt: skip
-    add.add_argument("--nics", type=int, default=1, metavar="N", help="how many NICs (1)")
+    add.add_argument("--nics", default="1", metavar="N", help="how many NICs (1)")
     add.set_defaults(handler=_guest_add)
     remove = verbs.add_parser("remove", parents=parents, help="end a guest and forget it")
     remove.add_argument("guest", metavar="GUEST", help="its name")
@@ -73,7 +74,9 @@ def _add_guest(parser: argparse.ArgumentParser, parents: list[argparse.ArgumentP
 
 def _up(args: argparse.Namespace) -> int:
     from kvmnet.lab.lab import Lab
+    from kvmnet.lab.record import parse_name
 
+    parse_name(args.name)
     begin = time.monotonic()
     say(args, f"starting the lab {args.name!r} …")
     lab = Lab.up(args.name, lambda text: say(args, f"  {text}"))
@@ -157,7 +160,10 @@ def _guest_add(args: argparse.Namespace) -> int:
     begin = time.monotonic()
     lab = Lab.attach(args.name)
     guest = lab.add_guest(
-        args.guest, on=args.on, nics=args.nics, say=lambda text: say(args, f"  {text}")
+        args.guest,
+        on=args.on,
+        nics=integer(args.nics, "--nics"),
+        say=lambda text: say(args, f"  {text}"),
     )
     say(args, "  it boots …")
     guest.wait_ready(90)

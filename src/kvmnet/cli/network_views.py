@@ -72,7 +72,10 @@ def show_network(args: argparse.Namespace) -> int:
         ("autostart", "", picture.yes(network.autostart)),
     ]
     running, saved = _facts(network.live), _facts(network.saved)
-    facts += [(name, running.get(name, "-"), saved.get(name, "-")) for name in (running or saved)]
+    facts += [
+        (name, running.get(name, "-"), saved.get(name, "-"))
+        for name in dict.fromkeys([*running, *saved])
+    ]
     output.print_table(args, ("network", "running", "saved"), facts)
     print(f"\nguests: {output.safe(', '.join(found.guests)) or 'none'}")
     if found.leases:
@@ -101,6 +104,8 @@ def _facts(config: NetworkConfig | None) -> dict[str, str]:
     """What a definition says, in people's words, in the order of importance."""
     if config is None:
         return {}
+    if config.bridge is None or config.mode == "bridge":
+        return _facts_of_others_bridge(config)
     ranges = [f"{r.start}-{r.end}" for ip in config.ips for r in ip.ranges]
     fixed = [f"{r.ip} = {r.mac or r.id or r.name}" for ip in config.ips for r in ip.reservations]
     return {
@@ -115,4 +120,16 @@ def _facts(config: NetworkConfig | None) -> dict[str, str]:
         "STP": f"on, {config.forward_delay_s} s" if config.stp else "off",
         "MTU": str(config.mtu) if config.mtu is not None else "default",
         "dnsmasq options": "; ".join(config.dnsmasq_options) or "-",
+        **({"routes": ", ".join(config.routes)} if config.routes else {}),
+    }
+
+
+def _facts_of_others_bridge(config: NetworkConfig) -> dict[str, str]:
+    """Where libvirt makes no bridge it runs no DHCP, DNS or spanning tree either."""
+    return {
+        "mode": config.mode,
+        "bridge": config.bridge or "-",
+        "NICs": ", ".join(config.uplinks) or "-",
+        "virtual port": config.virtualport or "-",
+        "port groups": ", ".join(config.portgroups) or "-",
     }

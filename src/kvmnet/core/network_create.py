@@ -82,7 +82,10 @@ def _notes(config: NetworkConfig) -> tuple[str, ...]:
         for one in ip.ranges
     ]
     if config.mode == "route":
-        subnets = ", ".join(f"{ip.address}/{ip.prefix_len}" for ip in config.ips)
+        subnets = ", ".join(
+            str(ipaddress.ip_interface(f"{ip.address}/{ip.prefix_len}").network)
+            for ip in config.ips
+        )
         notes.append(f"the LAN's router needs a route to {subnets} by way of this host")
     return tuple(notes)
 

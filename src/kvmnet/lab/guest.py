@@ -75,7 +75,8 @@ def add(record: Record, name: str, on: str, nics: int, say: Callable[[str], None
     with connect(record.libvirt_uri) as connection:
         if name in {x.name() for x in within(CALL_S, "guests", connection.listAllDomains)}:
             raise Refused(
-                f"the lab has a guest {name} already", hint=f"kvmnet lab guest remove {name}"
+                f"the lab has a guest {name} already",
+                hint=f"kvmnet lab guest remove --name {record.name} {name}",
             )
         domain = within(CALL_S, f"guest {name} was not defined", connection.defineXML, xml)
         try:

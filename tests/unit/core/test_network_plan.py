@@ -195,6 +195,11 @@ def test_an_older_accept_ra_file_is_kept_and_restored() -> None:
     assert file.undo == WriteFile(path=ACCEPT_RA_FILE, text=old)
 
 
+def test_the_route_that_a_router_needs_is_named_as_a_router_takes_it() -> None:
+    plan = create(EMPTY, mode="route", subnet=Cidr("10.9.8.0/24"))
+    assert any("needs a route to 10.9.8.0/24 " in note for note in plan.notes)
+
+
 def test_an_accept_ra_file_without_a_last_newline_is_continued_on_a_new_line() -> None:
     old = "net/ipv6/conf/eth7/accept_ra = 2"
     file = create(AUTOCONFIGURED, Saved(accept_ra_file=old), ipv6="auto").steps[1]
