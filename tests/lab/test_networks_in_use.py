@@ -140,6 +140,15 @@ def test_an_orphaned_tap_is_plugged_in_by_a_restart_of_libvirtd(lab: Lab, guest:
     assert reaches_the_host(guest, gateway_of(lab, "six"))
 
 
+def test_an_undone_forced_delete_plugs_the_guest_in_again(lab: Lab, guest: LabGuest) -> None:
+    gateway = gateway_of(lab, "six")
+    for step in ("1", "3"):
+        driver = [sys.executable, DRIVER, "delete-by-force", "six", "exception", "done", step]
+        assert lab.run(HOST, driver, accept=(4,)).status == 4
+        assert findings(lab, "orphaned-tap") == []
+        assert reaches_the_host(guest, gateway)
+
+
 def test_the_hosts_own_ipv6_lives_on_while_it_forwards(lab: Lab, guest: LabGuest) -> None:
     """A cable pulled and plugged in makes the kernel ask the router anew."""
     replug = (f"ip link set {HOST_NIC} down; ip link set {HOST_NIC} up;"

@@ -1,6 +1,6 @@
 """Runs inside a lab's host: one change of networks, with a fault at one of its steps.
 
-    transaction_driver.py create|delete NAME FAULT began|done STEP
+    transaction_driver.py create|delete|delete-by-force NAME FAULT began|done STEP
 
 A fault comes from the watcher, which production code calls for progress. Exit status: 0 kept,
 4 undone, 130 interrupted, 5 not undone; a killed one ends by its signal.
@@ -109,7 +109,7 @@ class Saboteur:
 def planner(verb: str, name: str) -> networks.Planner:
     if verb == "create":
         return networks.creation(NetworkRequest(name=name, mode="route", ipv6="auto"))
-    return networks.deletion(name, even_in_use=False)
+    return networks.deletion(name, even_in_use=verb == "delete-by-force")
 
 
 def consent(plan: Plan) -> None:

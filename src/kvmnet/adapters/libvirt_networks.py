@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 from kvmnet.adapters.libvirt import CALL_TIMEOUT_S, connect, within
+from kvmnet.adapters.run import run
 from kvmnet.errors import (
     Failed,
     KvmnetError,
@@ -118,6 +120,23 @@ def start(uri: str | None, name: str) -> None:
         _with_network(uri, f"network {name} could not be started", make_active)
     except Failed as error:
         raise Failed(error.what, why=error.why, hint=start_hint(error.why)) from None
+
+
+def plug(uri: str | None, name: str, taps: Sequence[str]) -> None:
+    """Put taps into the network's bridge; those of guests that have ended are passed over."""
+    if not taps:
+        return
+
+    def bridge_name(connection: Any) -> str:
+        network = _look_up(connection, name)
+        if network is None:
+            raise NotFound(f"there is no network {name}")
+        return str(network.bridgeName())
+
+    bridge = _with_network(uri, f"the bridge of network {name} could not be read", bridge_name)
+    for tap in taps:
+        if Path("/sys/class/net", tap).exists():
+            run(["ip", "link", "set", "dev", tap, "master", bridge])
 
 
 _START_HINTS = (

@@ -22,6 +22,7 @@ def take(step: plan.Step, uri: str | None) -> None:
             libvirt_networks.undefine(uri, step.name, step.uuid)
         case plan.StartNetwork():
             libvirt_networks.start(uri, step.name)
+            libvirt_networks.plug(uri, step.name, step.plug)
         case plan.StopNetwork():
             libvirt_networks.stop(uri, step.name, step.uuid)
         case plan.SetAutostart():

@@ -152,16 +152,27 @@ def plan_stop(state: State, name: str, *, even_in_use: bool) -> Plan:
     users = running_users(state, network)
     if users and not even_in_use:
         raise _in_use(name, users, "stopped", command("kvmnet", "network", "stop", name, "--force"))
-    return Plan(title=title, steps=(_stop_step(network, users),), notes=_orphans(users))
+    return Plan(title=title, steps=(_stop_step(state, network, users),), notes=_orphans(users))
 
 
-def _stop_step(network: Network, users: tuple[Guest, ...]) -> PlannedStep:
+def _stop_step(state: State, network: Network, users: tuple[Guest, ...]) -> PlannedStep:
     names = ", ".join(guest.name for guest in users)
     return PlannedStep(
         step=StopNetwork(name=network.name),
-        undo=StartNetwork(name=network.name) if network.persistent else None,
+        undo=StartNetwork(name=network.name, plug=_plugged(state, network, users))
+        if network.persistent
+        else None,
         disturbs=f"guests {names}: cut off from the network" if users else "nobody",
     )
+
+
+def _plugged(state: State, network: Network, users: tuple[Guest, ...]) -> tuple[str, ...]:
+    """The guests' taps that are in the network's bridge now; only root could put them back."""
+    bridge = network.live.bridge if network.live is not None else None
+    if bridge is None or not state.privileged:
+        return ()
+    taps = {nic.target for guest in users for nic in guest.live_nics}
+    return tuple(link.name for link in state.ports(bridge) if link.name in taps)
 
 
 def _in_use(name: str, users: tuple[Guest, ...], verb: str, force: str) -> Refused:
@@ -193,7 +204,7 @@ def plan_delete(state: State, name: str, saved: Saved, *, even_in_use: bool) -> 
         )
     steps: list[PlannedStep] = []
     if network.active:
-        steps.append(_stop_step(network, running))
+        steps.append(_stop_step(state, network, running))
     if network.persistent and saved.network_xml is not None:
         if network.autostart:
             steps.append(

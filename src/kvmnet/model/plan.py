@@ -64,9 +64,12 @@ class UndefineNetwork(Struct, frozen=True, kw_only=True, tag="undefine-network")
 
 class StartNetwork(Struct, frozen=True, kw_only=True, tag="start-network"):
     name: str
+    plug: tuple[str, ...] = ()
+    """Taps of running guests to put into its bridge again: libvirt does not when it starts one."""
 
     def __str__(self) -> str:
-        return f"start network {self.name}"
+        plugged = f", plug {', '.join(self.plug)} into it again" if self.plug else ""
+        return f"start network {self.name}{plugged}"
 
 
 class StopNetwork(Struct, frozen=True, kw_only=True, tag="stop-network"):
