@@ -58,8 +58,14 @@ def tell_unread(args: argparse.Namespace, state: State) -> None:
 
 def say_none(args: argparse.Namespace, state: State, what: str) -> None:
     """That there is nothing of libvirt's to list, unless that is only not known."""
-    if virt_status(state) == 0:
-        output.say(args, f"there are no {what} to show")
+    if virt_status(state) != 0:
+        return
+    uris = [x.uri for x in state.connections]
+    where = f" on {', '.join(uris)}" if uris else ""
+    hint = ""
+    if uris and all(uri.endswith("/session") for uri in uris):  # the commonest surprise of all
+        hint = "; for the system's: --connect qemu:///system"
+    output.say(args, f"there are no {what} to show{where}{hint}")
 
 
 def virt_status(state: State) -> int:

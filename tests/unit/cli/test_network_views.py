@@ -54,3 +54,13 @@ def test_what_was_not_read_is_not_called_absent(
     assert main(["network", "show", "default", "--state", str(path)]) == 1
     error = capsys.readouterr().err
     assert "can not be looked up" in error and "there is no network" not in error
+
+
+def test_an_empty_session_points_to_the_systems_libvirt(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = Connection(uri="qemu:///session", libvirt_version="9.0.0", hypervisor="QEMU")
+    path = tmp_path / "state.json"
+    path.write_text(state_json.render(State(taken_at=0, hostname="h", connections=(own,))))
+    assert main(["network", "list", "--state", str(path)]) == 0
+    assert "--connect qemu:///system" in capsys.readouterr().err
