@@ -79,7 +79,7 @@ def describe(plan: Plan) -> list[str]:
     for number, planned in enumerate(plan.steps, start=1):
         lines.append(f"  {number}. {planned.step}")
         lines.append(f"     disturbs: {planned.disturbs}")
-        lines.append(f"     undo: {planned.undo if planned.undo is not None else 'not possible'}")
+        lines.append(f"     undo: {planned.undo if planned.undo is not None else 'none'}")
     if not plan.steps:
         lines.append("  nothing to do")
     return [*lines, *(f"  note: {note}" for note in plan.notes)]

@@ -11,6 +11,7 @@ from kvmnet.core.accept_ra import accept_ra_steps
 from kvmnet.core.finding import command, some
 from kvmnet.core.subnets import occupied, overlap
 from kvmnet.errors import NotFound, Refused
+from kvmnet.model.host import Link
 from kvmnet.model.plan import (
     Plan,
     PlannedStep,
@@ -95,8 +96,27 @@ def plan_start(state: State, name: str, saved: Saved) -> Plan:
             )  # fmt: skip
     _check_stale_bridge(state, name, config)
     extra = accept_ra_steps(state, saved.accept_ra_file) if forwards_ipv6(config) else ()
-    start = PlannedStep(step=StartNetwork(name=name), undo=StopNetwork(name=name))
+    step = StartNetwork(name=name, plug=orphaned_taps(state, network))
+    start = PlannedStep(step=step, undo=StopNetwork(name=name))
     return Plan(title=title, steps=(*extra, start))
+
+
+def network_taps(state: State, network: Network) -> tuple[Link, ...]:
+    """The host's ends of running guests' NICs on the network; only root may move them."""
+    if not state.privileged:
+        return ()
+    wanted = {
+        nic.target
+        for guest in running_users(state, network)
+        for nic in guest.live_nics
+        if nic.type == "network" and nic.source == network.name
+    }
+    return tuple(link for link in state.links if link.name in wanted and link.kind == "tap")
+
+
+def orphaned_taps(state: State, network: Network) -> tuple[str, ...]:
+    """Those of them that are in no bridge: libvirt leaves them so when it starts a network."""
+    return tuple(link.name for link in network_taps(state, network) if link.master is None)
 
 
 def _check_stale_bridge(state: State, name: str, config: NetworkConfig) -> None:
@@ -150,6 +170,12 @@ def plan_stop(state: State, name: str, *, even_in_use: bool) -> Plan:
     if not network.active:
         return Plan(title=title, notes=(f"network {name} is not active",))
     users = running_users(state, network)
+    if not network.persistent and not even_in_use:
+        raise Refused(
+            f"network {name} is not stopped",
+            why="it has no saved definition: stopped, it is gone for good",
+            hint=f"save it first: kvmnet up {name}; or say --force",
+        )
     if users and not even_in_use:
         raise _in_use(name, users, "stopped", command("kvmnet", "network", "stop", name, "--force"))
     return Plan(title=title, steps=(_stop_step(state, network, users),), notes=_orphans(users))
@@ -188,8 +214,8 @@ def _orphans(users: tuple[Guest, ...]) -> tuple[str, ...]:
         return ()
     return (
         f"{', '.join(guest.name for guest in users)}: the NIC stays in the guest but its tap has "
-        "no bridge any more (orphaned tap); it is plugged in again when the guest is started "
-        "anew, or when libvirtd is restarted after the network was started again",
+        "no bridge any more (orphaned tap); `kvmnet network start` plugs it in again, and so does "
+        "starting the guest anew",
     )
 
 

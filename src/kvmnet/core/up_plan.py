@@ -22,6 +22,8 @@ from kvmnet.core.network_plan import (
     Saved,
     check_understood,
     forwards_ipv6,
+    network_taps,
+    orphaned_taps,
     running_users,
 )
 from kvmnet.core.openings import blockades
@@ -94,7 +96,7 @@ def plan_up(state: State, name: str, saved: Saved, random_bytes: RandomBytes) ->
         _make_lasting(network, saved),
         _mend_links(state, network),
         _mend_router_advertisements(state, config, saved),
-        _start(network),
+        _start(state, network),
         _mend_forwarding(state, network),
         *_mend_firewall(state, name, _edited(config, edit), active=network.active),
     ]
@@ -246,17 +248,30 @@ def _mend_links(state: State, network: Network) -> _Mend:
         finding = _finding(name, "firewall-flushed", "libvirt's firewall rules for it are gone",
                            f"no chain of libvirt's names {config.bridge}")  # fmt: skip
     else:
-        return _Mend()
+        return _mend_orphans(state, network, config.bridge)
     users = ", ".join(guest.name for guest in running_users(state, network))
+    again = StartNetwork(name=name, plug=tuple(link.name for link in network_taps(state, network)))
     restart = (
         PlannedStep(
             step=StopNetwork(name=name),
-            undo=StartNetwork(name=name),
-            disturbs=f"guests {users}: cut off until they are started anew" if users else "nobody",
+            undo=again,
+            disturbs=f"guests {users}: cut off for a moment" if users else "nobody",
         ),
-        PlannedStep(step=StartNetwork(name=name), undo=StartNetwork(name=name)),
+        PlannedStep(step=again, undo=again),
     )
     return _Mend(findings=(finding,), steps=restart)
+
+
+def _mend_orphans(state: State, network: Network, bridge: str) -> _Mend:
+    """Running guests that a restart of the network has left unplugged are plugged in again."""
+    taps = orphaned_taps(state, network)
+    if not taps:
+        return _Mend()
+    shown = ", ".join(taps)
+    finding = _finding(network.name, "orphaned-tap", f"guests are unplugged: {shown}",
+                       f"{shown}: in no bridge, belongs into {bridge}")  # fmt: skip
+    step = PlannedStep(step=StartNetwork(name=network.name, plug=taps), undo=None)
+    return _Mend(findings=(finding,), steps=(step,))
 
 
 def _is_flushed(state: State, bridge: str) -> bool:
@@ -305,13 +320,14 @@ def _make_lasting(network: Network, saved: Saved) -> _Mend:
     return _Mend(findings=(finding,), steps=(step,))
 
 
-def _start(network: Network) -> _Mend:
+def _start(state: State, network: Network) -> _Mend:
     """Started and autostarted: the main job, for which nobody is asked."""
     name = network.name
     steps: list[PlannedStep] = []
     if not network.active:
         undo = StopNetwork(name=name, uuid=network.uuid)
-        steps.append(PlannedStep(step=StartNetwork(name=name), undo=undo))
+        start = StartNetwork(name=name, plug=orphaned_taps(state, network))
+        steps.append(PlannedStep(step=start, undo=undo))
     if not network.autostart:
         off = SetAutostart(name=name, on=False)
         steps.append(PlannedStep(step=SetAutostart(name=name, on=True), undo=off))
