@@ -97,6 +97,7 @@ def test_a_libvirtd_that_hangs_before(lab: Lab, before: str) -> None:
     for text in told:
         assert "Traceback" not in text
         assert "did not answer" in text or "waiting for another kvmnet" in text, text
+        assert "waiting for libvirt to answer" in text or "another kvmnet" in text, text
         assert "there are no " not in text and ": none" not in text, "that is not known"
     assert look(lab) == before
     assert "did not answer" not in kvmnet(lab, "status").stdout

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import itertools
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any, ParamSpec, TypeVar
 
@@ -85,6 +87,27 @@ def leave_behind(done: threading.Event) -> None:
     atexit.register(done.wait, LAST_MOMENT_S)
 
 
+_waits = itertools.count()
+_waits_since: dict[int, float] = {}
+"""When each wait that is going on began (`time.monotonic`)."""
+
+
+def wait_for_answer(done: threading.Event, seconds: float) -> bool:
+    """Wait for libvirt until `done` or the time is over; `waiting_s` tells others of it."""
+    number = next(_waits)
+    _waits_since[number] = time.monotonic()
+    try:
+        return done.wait(max(0.0, seconds))
+    finally:
+        del _waits_since[number]
+
+
+def waiting_s() -> float:
+    """For how many seconds libvirt has been waited for by now; 0 if it is not."""
+    since = min(_waits_since.copy().values(), default=None)
+    return 0.0 if since is None else time.monotonic() - since
+
+
 def within(seconds: float, what: str, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """The result of `call`, or `TimedOut` after `seconds`; libvirt's errors come translated."""
     result: list[T] = []
@@ -104,7 +127,7 @@ def within(seconds: float, what: str, call: Callable[P, T], *args: P.args, **kwa
     thread = threading.Thread(target=work, daemon=True)
     try:
         thread.start()
-        done.wait(seconds)
+        wait_for_answer(done, seconds)
     except KeyboardInterrupt:
         # What was asked for may still happen: whoever undoes it must not come before it.
         if not done.wait(INTERRUPTED_CALL_S):

@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from kvmnet.adapters.libvirt import connect, leave_behind, translate
+from kvmnet.adapters.libvirt import connect, leave_behind, translate, wait_for_answer
 from kvmnet.errors import Failed, InvalidInput, KvmnetError, NotFound, PermissionDenied, TimedOut
 from kvmnet.formats import domain_xml, leases, network_xml
 from kvmnet.model.state import Connection, Unread
@@ -253,7 +253,7 @@ class _Silent(Exception):
 def _is_done(done: threading.Event, wait_s: float) -> bool:
     """Wait for the reading thread; interrupted, leave it behind in order."""
     try:
-        return done.wait(max(0.0, wait_s))
+        return wait_for_answer(done, wait_s)
     except KeyboardInterrupt:
         leave_behind(done)
         raise

@@ -12,7 +12,7 @@ import errno
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib import import_module
 from types import FrameType
 
@@ -40,6 +40,10 @@ COMMANDS: tuple[tuple[str, str], ...] = (
     ("state", "save a picture of this host to a file"),
     ("lab", "a small real world in which everything can be tried"),
 )
+
+
+PATIENCE_S = 1.0
+"""How long libvirt may be silent before people are told."""
 
 
 def common_options() -> argparse.ArgumentParser:
@@ -186,8 +190,32 @@ def _run(words: Sequence[str]) -> int:
     if args.command is None:
         parser.print_help()
         return 0
-    status: int = args.handler(args)
+    with _telling_of_waits(args):
+        status: int = args.handler(args)
     return status
+
+
+@contextlib.contextmanager
+def _telling_of_waits(args: argparse.Namespace) -> Iterator[None]:
+    """Say it once if libvirt keeps the command waiting: silence looks like a crash."""
+    import threading  # late: --help does without
+
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(PATIENCE_S / 5):
+            libvirt = sys.modules.get("kvmnet.adapters.libvirt")
+            if libvirt is not None and libvirt.waiting_s() > PATIENCE_S:
+                with contextlib.suppress(OSError, ValueError):
+                    print("kvmnet: waiting for libvirt to answer ...", file=sys.stderr, flush=True)
+                return
+
+    if not getattr(args, "quiet", False):
+        threading.Thread(target=watch, daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
 
 
 def _have_streams() -> None:
