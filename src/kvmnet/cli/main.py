@@ -15,6 +15,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from importlib import import_module
 from types import FrameType
+from typing import TextIO
 
 from kvmnet import __version__, errors
 
@@ -145,8 +146,10 @@ def complain(error: errors.KvmnetError) -> None:
         lines.append(f"  try: {error.hint}")
     text = "\n".join(lines).encode("utf-8", "backslashreplace").decode("utf-8")
     shown = "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
-    with contextlib.suppress(OSError):  # nobody reads it: the exit status tells
+    try:
         print(shown, file=sys.stderr, flush=True)
+    except OSError:  # nobody reads it: the exit status tells
+        _drop(sys.stderr)
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:
@@ -170,12 +173,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         complain(errors.Interrupted("stopped by the user", why="nothing half-made remains"))
         return 130
     except BrokenPipeError:  # whoever read it has seen enough
-        _drop_output()
+        _drop(sys.stdout)
         return 1
     except OSError as error:
         if error.filename is not None or error.errno not in OUTPUT_ERRORS:
             raise
-        _drop_output()
+        _drop(sys.stdout)
         complain(errors.Failed("the output could not be written", why=error.strerror or ""))
         return 1
 
@@ -229,9 +232,9 @@ def _have_streams() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def _drop_output() -> None:
-    """What is still to be written goes nowhere, or Python would complain about it at its end."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _drop(stream: TextIO) -> None:
+    """What is still to be written goes nowhere, or Python would end with status 120 for it."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 if __name__ == "__main__":

@@ -46,8 +46,11 @@ def test_closed_streams_do_not_crash_it(redirect: str) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_error_that_nobody_can_read_keeps_its_exit_status() -> None:
-    assert kvmnet("mac", "--prefix", "01:00", shell_redirect="2>/dev/full").returncode == 2
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_error_that_nobody_can_read_keeps_its_exit_status(unbuffered: str) -> None:
+    done = kvmnet("mac", "--prefix", "01:00", shell_redirect="2>/dev/full",
+                  env={"PYTHONUNBUFFERED": unbuffered})  # fmt: skip
+    assert done.returncode == 2
 
 
 def test_bytes_that_are_no_text_in_the_connection_are_wrong_usage() -> None:
