@@ -73,7 +73,10 @@ prepare_python() {
     stamp=.venv/$1.stamp
     have=$(cat "$stamp" 2>/dev/null) || have=
     want="$(/usr/bin/python3 --version) $PWD $(cksum <"requirements/$1" | tr ' ' -) $(cksum <pyproject.toml | tr ' ' -)"
-    [ "$have" = "$want" ] && [ -x "$python" ] && return 0
+    if [ "$have" = "$want" ] && [ -x "$python" ]; then
+        compile_sources
+        return 0
+    fi
     say "Making the Python environment in .venv ..."
     # The distribution's packages stay visible: libvirt's binding has to match its library.
     /usr/bin/python3 -m venv --system-site-packages .venv || die "no virtual environment could be made"
@@ -89,4 +92,8 @@ sys.exit(main())
 SCRIPT
     chmod +x .venv/bin/kvmnet
     printf '%s' "$want" >"$stamp"
+    compile_sources
 }
+
+# As the owner of the checkout: what runs as root later leaves no files in it.
+compile_sources() { "$python" -m compileall -q src || die "the sources could not be compiled"; }

@@ -7,10 +7,8 @@ import sys
 from collections.abc import Callable
 
 from kvmnet.cli import output
-from kvmnet.errors import InvalidInput, Refused
+from kvmnet.errors import Refused
 from kvmnet.model.plan import Plan, PlannedStep
-
-MAX_DIGITS = 15
 
 
 def change_options() -> argparse.ArgumentParser:
@@ -108,12 +106,3 @@ def show_done(args: argparse.Namespace, plan: Plan, sentence: str) -> int:
     for note in plan.notes:
         output.say(args, f"note: {note}")
     return 0
-
-
-def integer(text: str, option: str) -> int:
-    """A whole number from the command line: digits, not too many for anything here."""
-    if not text.isascii() or not text.isdigit() or len(text) > MAX_DIGITS:
-        raise InvalidInput(
-            f"{option} takes a whole number of 0 or more", why=f"this is none: {text[:40]!a}"
-        )
-    return int(text)

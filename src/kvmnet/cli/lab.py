@@ -20,7 +20,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from kvmnet.cli.changes import integer
+from kvmnet.cli.arguments import integer
 from kvmnet.cli.output import print_json, print_table, safe, say, use_color, wants_json
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import argparse
 import sys
 
 from kvmnet.cli import output
-from kvmnet.cli.changes import integer
+from kvmnet.cli.arguments import integer
 from kvmnet.core.macs import QEMU_PREFIX, birthday_chance, chance_among
 from kvmnet.errors import InvalidInput
 from kvmnet.flow.macs import KnownMacs, known_in, known_macs, lan_uses, new_macs

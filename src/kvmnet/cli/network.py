@@ -11,7 +11,7 @@ import shlex
 import sys
 from typing import TYPE_CHECKING, Literal
 
-from kvmnet.cli import changes, output
+from kvmnet.cli import arguments, changes, output
 from kvmnet.errors import InvalidInput
 from kvmnet.model.values import (
     Cidr,
@@ -89,7 +89,7 @@ def _create(args: argparse.Namespace) -> int:
         bridge=None if args.bridge is None else parse_nic_name(args.bridge),
         dhcp_range=None if args.dhcp_range is None else _range(args.dhcp_range),
         domain=None if args.domain is None else parse_domain_name(args.domain),
-        mtu=None if args.mtu is None else changes.integer(args.mtu, "--mtu"),
+        mtu=None if args.mtu is None else arguments.integer(args.mtu, "--mtu"),
         uplink=None if args.uplink is None else parse_nic_name(args.uplink),
         autostart=not args.no_autostart,
         dhcp_ping=args.dhcp_ping,
