@@ -7,7 +7,7 @@ DHCP = Packet(hook="input", what="a guest's DHCP request", iif="virbr0", dport=6
 
 
 def rule(verdict: str, **conditions: object) -> FirewallRule:
-    return FirewallRule(text=f"{conditions} {verdict}", verdict=verdict, **conditions)  # type: ignore[arg-type]  # keywords of one test each
+    return FirewallRule(text=f"{conditions} {verdict}", verdict=verdict, **conditions)
 
 
 def chain(
@@ -16,7 +16,7 @@ def chain(
 ) -> FirewallChain:  # fmt: skip
     return FirewallChain(
         backend="nft", family=family, table=table, name=name, rules=rules, type="filter",
-        hook=hook, policy=policy, priority=priority,  # type: ignore[arg-type]  # "accept" or "drop"
+        hook=hook, policy=policy, priority=priority,
     )  # fmt: skip
 
 

@@ -27,7 +27,7 @@ def guest(name: str, mac: Mac, *ips: str, tap: str = "vnet0", agent: str = "conn
     nic = GuestNic(mac=mac, type="network", source="default", target=tap)
     return Guest(
         connection=URI, name=name, uuid=name, state="running", id=1, live_nics=(nic,),
-        agent=agent, agent_addresses=told,  # type: ignore[arg-type]
+        agent=agent, agent_addresses=told,
     )  # fmt: skip
 
 
