@@ -39,14 +39,40 @@ def write_atomic(path: Path, text: str, *, mode: int = 0o644) -> None:
     """
     try:
         old = path.stat() if path.exists() else None
+    except OSError as error:
+        raise Failed(f"{path} could not be written", why=error.strerror or str(error)) from None
+    if old is None:
+        _replace(path, text, mode, None)
+    else:
+        _replace(path, text, old.st_mode & 0o7777, (old.st_uid, old.st_gid))
+
+
+def put(path: Path, text: str, *, mode: int, owner: tuple[int, int]) -> None:
+    """`write_atomic` with exactly this mode and owner (uid, gid); its folder is made if need be.
+
+    A file that is so already is left alone: that needs no room on the disk.
+    """
+    try:
+        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        old = path.stat() if path.exists() else None
+    except OSError as error:
+        raise Failed(f"{path} could not be written", why=error.strerror or str(error)) from None
+    if old is not None and (old.st_mode & 0o7777, (old.st_uid, old.st_gid)) == (mode, owner):
+        ensure(path, text)
+    else:
+        _replace(path, text, mode, owner)
+
+
+def _replace(path: Path, text: str, mode: int, owner: tuple[int, int] | None) -> None:
+    try:
         import tempfile  # late: most commands only read
 
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
             with os.fdopen(handle, "w", encoding="utf-8", errors="surrogateescape") as stream:
-                if old is not None:
-                    os.fchown(stream.fileno(), old.st_uid, old.st_gid)
-                os.fchmod(stream.fileno(), old.st_mode & 0o7777 if old is not None else mode)
+                if owner is not None:
+                    os.fchown(stream.fileno(), *owner)
+                os.fchmod(stream.fileno(), mode)
                 stream.write(text)
                 stream.flush()
                 os.fsync(stream.fileno())

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kvmnet.adapters import files, libvirt_networks, openings, sysctl_write
+from kvmnet.adapters import (
+    arrange,
+    checks,
+    files,
+    hand_over,
+    libvirt_networks,
+    openings,
+    sysctl_write,
+)
 from kvmnet.formats import network_edit
 from kvmnet.model import plan
 
@@ -37,13 +45,26 @@ def take(step: plan.Step, uri: str | None) -> None:
             openings.make(step.opening)
         case plan.CloseOpening():
             openings.close(step.opening)
+        case plan.Arrange():
+            arrange.carry_out(step.target)
+        case plan.HandOver():
+            hand_over.carry_out(step)
+        case plan.Prove():
+            checks.prove(step.checks, within_s=step.within_s)
 
 
 def needs_root(step: plan.Step) -> bool:
     """Whether the step changes the host itself, and not only by way of libvirt."""
     return isinstance(
         step,
-        plan.SetSysctl | plan.WriteFile | plan.RemoveFile | plan.MakeOpening | plan.CloseOpening,
+        plan.SetSysctl
+        | plan.WriteFile
+        | plan.RemoveFile
+        | plan.MakeOpening
+        | plan.CloseOpening
+        | plan.Arrange
+        | plan.HandOver
+        | plan.Prove,
     )
 
 

@@ -6,7 +6,8 @@ from typing import Literal
 
 from msgspec import Struct
 
-from kvmnet.model.values import Cidr
+from kvmnet.model.takeover import AddressPlan
+from kvmnet.model.values import Cidr, Mac
 from kvmnet.model.virt import DhcpRange
 
 Mode = Literal["nat", "route", "open", "isolated", "bridge"]
@@ -29,3 +30,19 @@ class NetworkRequest(Struct, frozen=True, kw_only=True):
     autostart: bool = True
     dhcp_ping: bool = False
     """Keep dnsmasq's check of dynamic addresses by ping, which takes three seconds a lease."""
+
+
+class BridgeRequest(Struct, frozen=True, kw_only=True):
+    """A bridge to be made of the host's NICs (`kvmnet bridge create`)."""
+
+    name: str
+    ports: tuple[str, ...] = ()
+    """NICs; the bridge becomes the heir of the first one."""
+    address: AddressPlan = "keep"
+    stp: bool = False
+    forward_delay_s: float | None = None
+    vlan_filtering: bool = False
+    mac: Mac | Literal["keep"] = "keep"
+    """keep: the first port's; without ports, one made of the name and this host's machine-id."""
+    persist: bool = True
+    """Also in the files of the host network manager."""

@@ -11,7 +11,10 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from kvmnet.model.arrangement import Arrangement
+from kvmnet.model.check import Check
 from kvmnet.model.edit import NetworkEdit
+from kvmnet.model.handover import FileState, ManagerCall
 from kvmnet.model.opening import Opening
 from kvmnet.model.virt import NetworkConfig
 
@@ -138,6 +141,46 @@ class CloseOpening(Struct, frozen=True, kw_only=True, tag="close-opening"):
         return f"remove kvmnet's rule from firewall chain {rule.family} {rule.table} {rule.chain}"
 
 
+class Arrange(Struct, frozen=True, kw_only=True, tag="arrange"):
+    """Bring the kernel's links into an arrangement, in an order that loses no packet."""
+
+    what: str
+    """For people: `make bridge br0 of eth0, with its MAC, 2 addresses and 3 routes`."""
+    target: Arrangement
+
+    def __str__(self) -> str:
+        return self.what
+
+
+class HandOver(Struct, frozen=True, kw_only=True, tag="hand-over"):
+    """Write a host network manager's files, then tell it."""
+
+    manager: str
+    files: tuple[FileState, ...]
+    calls: tuple[ManagerCall, ...] = ()
+    calls_at_boot: tuple[ManagerCall, ...] = ()
+    """Instead of `calls` where it is carried out at boot, before the manager starts."""
+
+    def __str__(self) -> str:
+        written = [x.path for x in self.files if x.text is not None]
+        removed = [x.path for x in self.files if x.text is None]
+        said = [f"write {', '.join(written)}"] if written else []
+        said += [f"remove {', '.join(removed)}"] if removed else []
+        said += map(str, self.calls)
+        return f"{self.manager}: {'; '.join(said)}"
+
+
+class Prove(Struct, frozen=True, kw_only=True, tag="prove"):
+    """Go on only if all of these checks pass, at the same time, before `within_s` is over."""
+
+    checks: tuple[Check, ...]
+    within_s: float = 10.0
+    """Seconds."""
+
+    def __str__(self) -> str:
+        return "prove that " + "; ".join(map(str, self.checks))
+
+
 Step = (
     DefineNetwork
     | EditNetwork
@@ -151,6 +194,9 @@ Step = (
     | RemoveFile
     | MakeOpening
     | CloseOpening
+    | Arrange
+    | HandOver
+    | Prove
 )
 
 

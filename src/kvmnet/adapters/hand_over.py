@@ -1,0 +1,26 @@
+"""Carries out a hand-over: the manager's files first, then what it is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from kvmnet.adapters import files, manager_calls
+from kvmnet.model.handover import FileState
+from kvmnet.model.plan import HandOver
+
+
+def carry_out(step: HandOver) -> None:
+    """Write all files, then make all calls. Raises `KvmnetError`; can be done again."""
+    write(step.files)
+    for call in step.calls:
+        manager_calls.make(call)
+
+
+def write(states: tuple[FileState, ...]) -> None:
+    """Bring the files into these states, owner and mode included."""
+    for state in states:
+        path = Path(state.path)
+        if state.text is None:
+            files.remove(path)
+        else:
+            files.put(path, state.text, mode=state.mode, owner=(state.uid, state.gid))

@@ -1,0 +1,13 @@
+"""Tells host network managers what changed: one function for each kind of call."""
+
+from __future__ import annotations
+
+from kvmnet.adapters.run import run
+from kvmnet.model import handover
+
+
+def make(call: handover.ManagerCall) -> None:
+    """Carry out one call. Raises `KvmnetError` with the manager's own reason."""
+    match call:
+        case handover.NetplanGenerate():
+            run(["netplan", "generate"], timeout=20.0)
