@@ -70,7 +70,7 @@ def _opening_for(firewall: Firewall, blocked: Passage, comment: str) -> Opening 
         backend=base.backend,
         family="ip6" if base.family == "ip6" else "ip" if base.family == "ip" else "inet",
         table=base.table,
-        chain=_place_for_rule(firewall, base),
+        chain=place_for_rule(firewall, base),
         comment=comment,
         iif=None if forwarded and answer else packet.iif,
         oif=None if forwarded and not answer else packet.oif,
@@ -80,7 +80,7 @@ def _opening_for(firewall: Firewall, blocked: Passage, comment: str) -> Opening 
     )
 
 
-def _place_for_rule(firewall: Firewall, base: FirewallChain) -> str:
+def place_for_rule(firewall: Firewall, base: FirewallChain) -> str:
     """The chain that the rule belongs into: Docker's own rules come and go, DOCKER-USER stays."""
     jumps_to_user = any(rule.target == DOCKER_USER for rule in base.rules)
     table = (base.backend, base.family, base.table)
