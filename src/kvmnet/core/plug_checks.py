@@ -15,6 +15,9 @@ from kvmnet.model.virt import Guest, GuestNic, Network
 SLOW_DELAY_S = 4.0
 """A forward delay from which guests' DHCP clients begin to give up (it is waited for twice)."""
 
+BRIDGEABLE = frozenset({"ethernet", "bond", "vlan", "veth"})
+"""Kinds of links that can be a bridge's way to the LAN."""
+
 
 def _nics(state: State) -> Iterator[tuple[Guest, GuestNic]]:
     return ((guest, nic) for guest in state.guests for nic in guest.nics)
@@ -100,11 +103,20 @@ def bridges_of_guests(state: State) -> Iterator[Finding]:
                 + ((f"{bridge} is the name of a libvirt network",) if is_network else ()),
                 fix=tuple(command("virsh", "edit", x.removeprefix("guest "))
                           for x in users[:MANY] if x.startswith("guest "))
-                if is_network else (
-                    command("ip", "link", "add", bridge, "type", "bridge", "stp_state", "0"),),
+                if is_network else (_making(state, bridge),),
             )  # fmt: skip
         elif link.kind not in {"bridge", "openvswitch"}:
             yield _not_a_bridge(bridge, link, users)
+
+
+def _making(state: State, bridge: str) -> str:
+    """The command that makes the bridge, of the NIC that leads to the LAN where that is plain."""
+    ways = {x.link for x in state.routes if x.destination == "0.0.0.0/0" and x.table == "main"}
+    uplinks = [
+        x.name for x in state.links if x.name in ways and x.kind in BRIDGEABLE and x.master is None
+    ]
+    port = ("--port", uplinks[0]) if len(uplinks) == 1 else ()
+    return command("kvmnet", "bridge", "create", bridge, *port)
 
 
 def _not_a_bridge(bridge: str, link: Link, users: list[str]) -> Finding:

@@ -132,3 +132,22 @@ def parse_cidr(text: str) -> Cidr:
         raise InvalidInput(
             f"{_shown(text)} is not a subnet", hint="an example: 192.168.122.0/24"
         ) from None
+
+
+def parse_host_cidr(text: str) -> Cidr:
+    """A host's own address with its prefix length, such as `192.168.1.5/24`; kept as it is."""
+    try:
+        if "/" not in text:
+            raise ValueError
+        address = ipaddress.ip_interface(text.strip())
+    except ValueError:
+        raise InvalidInput(
+            f"{_shown(text)} is not an address with its prefix length",
+            hint="an example: 192.168.1.5/24",
+        ) from None
+    if address.ip == address.network.network_address and address.network.num_addresses > 2:
+        raise InvalidInput(
+            f"{_shown(text)} is a subnet and not an address in it",
+            hint=f"an example: {next(address.network.hosts())}/{address.network.prefixlen}",
+        )
+    return Cidr(str(address))
