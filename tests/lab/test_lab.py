@@ -352,3 +352,29 @@ def test_only_root() -> None:
     assert done.returncode == 1
     assert "the lab needs root" in done.stderr
     assert "sudo" in done.stderr
+
+
+def test_a_chroot_is_refused_because_the_lab_would_get_out_of_it(tmp_path: Path) -> None:
+    program = f"""
+import os, pathlib, subprocess, sys
+root = pathlib.Path({str(tmp_path)!r}) / "root"
+root.mkdir()
+subprocess.run(["mount", "-t", "tmpfs", "none", root], check=True)
+for entry in pathlib.Path("/").iterdir():
+    place = root / entry.name
+    if entry.is_symlink():
+        place.symlink_to(os.readlink(entry))
+    elif entry.is_dir():
+        place.mkdir()
+        subprocess.run(["mount", "--rbind", entry, place], check=True)
+os.chroot(root)
+os.chdir("/")
+os.execv({sys.executable!r}, {[*KVMNET, "lab", "up", "--name", "chrooted"]!r})
+"""
+    done = subprocess.run(
+        ["unshare", "-m", "--propagation", "private", sys.executable, "-P", "-c", program],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 3, done.stderr
+    assert "can not start in a chroot" in done.stderr
+    assert not record.folder("chrooted").exists()

@@ -8,8 +8,8 @@ import shutil
 
 from msgspec import Struct
 
-from kvmnet.adapters.run import environment
-from kvmnet.errors import Unavailable
+from kvmnet.adapters.run import environment, run
+from kvmnet.errors import Refused, Unavailable
 
 
 class Requirement(Struct, frozen=True, kw_only=True):
@@ -88,3 +88,19 @@ def check() -> None:
         why="missing: " + ", ".join(x.what for x in gaps),
         hint=f"apt-get install --no-install-recommends {packages}",
     )
+
+
+def check_no_chroot() -> None:
+    """Raise `Refused` inside a chroot: the lab would get out of it.
+
+    The lab's programs are started by entering its mount namespace, and setns(2) sets the root to
+    that of the namespace: in a chroot that is the machine's, whose libvirt is not to be touched.
+    """
+    identity = ["stat", "--dereference", "--format=%d:%i", "/"]
+    outside = run(["nsenter", "--mount=/proc/self/ns/mnt", *identity]).stdout
+    if outside != run(identity).stdout:
+        raise Refused(
+            "the lab can not start in a chroot",
+            why="its programs would run on the machine outside of it",
+            hint="start it on the machine itself, or in a container with a root of its own",
+        )

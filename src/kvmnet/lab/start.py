@@ -46,6 +46,7 @@ def up(name: str, say: Say = silent, *, life: str = KEEP) -> Record:
     """
     record.require_root()
     requirements.check()
+    requirements.check_no_chroot()
     with record.lock(name, timeout_s=LOCK_TIMEOUT_S):
         old = record.read(name)
         if old is not None and old.phase == "up" and old.init.alive():
