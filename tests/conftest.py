@@ -7,6 +7,6 @@ import pytest
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Tests of real parts need root. Where it is missing they fail: a skip looks like a pass."""
-    for mark in ("lab", "namespaces"):
+    for mark in ("lab", "machines", "namespaces"):
         if os.geteuid() != 0 and item.get_closest_marker(mark) is not None:
             pytest.fail("this test needs root: run it by ./test", pytrace=False)

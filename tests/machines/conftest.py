@@ -1,0 +1,34 @@
+"""Machines for tests, always taken down, also when pytest is killed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from kvmnet.errors import KvmnetError
+from machines import images
+from machines.container import Container
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.machines)
+
+
+class Machines:
+    """Where tests get machines from: `with machines.container("netplan", "dhcp") as m`."""
+
+    def container(self, manager: str, config: str = "static", *, nics: int = 1) -> Container:
+        """A container of the first tier: a second."""
+        try:
+            images.check()
+            return Container(manager, config, nics=nics)
+        except KvmnetError as error:
+            pytest.fail(f"no machine: {error}; {error.hint}", pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def machines() -> Machines:
+    return Machines()

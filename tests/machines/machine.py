@@ -1,0 +1,227 @@
+"""What a container and a virtual machine have in common: one interface for both."""
+
+from __future__ import annotations
+
+import abc
+import contextlib
+import json
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from msgspec import Struct
+
+from machines import images, lan
+
+CONFIGS = Path(__file__).parent / "configs"
+KINDS = ("static", "dhcp", "dual")
+NIC = "enp0s3"
+RUN_S = 60.0
+
+
+class Done(Struct, frozen=True, kw_only=True):
+    """A program that ended."""
+
+    status: int
+    stdout: str
+    stderr: str
+
+
+class Job:
+    """A program that goes on in the machine while the test does something else."""
+
+    def __init__(self, machine: Machine, words: Sequence[str], timeout: float) -> None:
+        self._done: Done | BaseException | None = None
+        self._thread = threading.Thread(target=self._run, args=(machine, words, timeout))
+        self._thread.start()
+
+    def _run(self, machine: Machine, words: Sequence[str], timeout: float) -> None:
+        try:
+            self._done = machine.run(words, check=False, timeout=timeout)
+        except BaseException as error:  # told by `wait`, where the test is
+            self._done = error
+
+    def wait(self) -> Done:
+        self._thread.join(300)
+        assert self._done is not None, "the program did not end"
+        if isinstance(self._done, BaseException):
+            raise self._done
+        return self._done
+
+    @property
+    def ended(self) -> bool:
+        return not self._thread.is_alive()
+
+
+class Seen(Struct, frozen=True, kw_only=True):
+    """What a change is judged by, from outside and from inside."""
+
+    silence: lan.Silence
+    talk: lan.Talk
+
+
+class Watch:
+    """Filled when the `with` of `Machine.watched` ends."""
+
+    seen: Seen
+
+
+class Machine(abc.ABC):
+    """A Debian host with one of the four managers; its NIC is `enp0s3`, its address `address`."""
+
+    def __init__(self, manager: str, config: str) -> None:
+        assert manager in images.MANAGERS and (CONFIGS / manager / config).is_dir()
+        self.manager = manager
+        self.config = config
+        self.address = lan.HOST if config == "static" else ""
+        self.lan: lan.Lan
+
+    @abc.abstractmethod
+    def run(
+        self,
+        words: Sequence[str],
+        *,
+        stdin: str = "",
+        check: bool = True,
+        timeout: float = RUN_S,
+    ) -> Done:
+        """Run a program inside; with `check`, its failure fails the test."""
+
+    @abc.abstractmethod
+    def reboot(self) -> None:
+        """Shut down in order and start again; returns when the machine has settled."""
+
+    @abc.abstractmethod
+    def power_cut(self) -> None:
+        """Cut the power and start again; what was not on disk is gone."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """End the machine and its LAN."""
+
+    def __enter__(self) -> Machine:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            with contextlib.suppress(Exception):  # the failure itself is what matters
+                print(
+                    f"--- journal of {self.manager}, {self.config}\n{self.log()}", file=sys.stderr
+                )
+        self.close()
+
+    def kvmnet(self, *words: str, check: bool = True, timeout: float = 90.0) -> Done:
+        return self.run(["kvmnet", *words], check=check, timeout=timeout)
+
+    def start(self, words: Sequence[str], timeout: float = 120.0) -> Job:
+        """Begin a program inside and go on."""
+        return Job(self, words, timeout)
+
+    def kill_at(self, moment: str, words: Sequence[str], timeout: float = 90.0) -> Done:
+        """Run a program and kill it by SIGKILL: `step:N`, `ms:N` or `link:NAME` (see killer.py)."""
+        script = "/usr/local/lib/machines/killer.py"
+        return self.run(["python3", script, moment, *words], timeout=timeout)
+
+    def script(self, text: str, timeout: float = RUN_S, check: bool = True) -> str:
+        """Run a shell script inside; what it prints."""
+        return self.run(["sh", "-euc", text], timeout=timeout, check=check).stdout
+
+    def json(self, *words: str) -> Any:
+        return json.loads(self.run(words).stdout or "[]")
+
+    def write(self, path: str, text: str, mode: int = 0o644) -> None:
+        script = 'mkdir -p "$(dirname "$1")" && cat >"$1" && chmod "$2" "$1"'
+        self.run(["sh", "-c", script, "write", path, f"{mode:o}"], stdin=text)
+
+    def links(self) -> dict[str, Any]:
+        """`ip -d -j link`, by name."""
+        return {row["ifname"]: row for row in self.json("ip", "-d", "-j", "link", "show")}
+
+    def addresses(self, link: str) -> set[str]:
+        """The link's addresses with their prefix lengths, without link-local ones."""
+        rows = self.json("ip", "-j", "address", "show", "dev", link)
+        return {
+            f"{x['local']}/{x['prefixlen']}"
+            for row in rows
+            for x in row.get("addr_info", ())
+            if x["scope"] != "link" and not x.get("tentative")
+        }
+
+    def routes(self) -> set[str]:
+        """The main table's routes, as `ip` prints them, of both families."""
+        text = self.script("ip -4 route show; ip -6 route show")
+        return {line.split(" expires ")[0].strip() for line in text.splitlines()}
+
+    def etc(self) -> dict[str, str]:
+        """Every file below /etc: mode, owner and a digest; links with their target."""
+        text = self.script(
+            "find /etc -xdev -type f -printf '%p %m %u:%g ' -exec md5sum '{}' \\; ; "
+            "find /etc -xdev -type l -printf '%p -> %l\\n'; "
+            "find /etc -xdev -type d -printf '%p %m %u:%g\\n'"
+        )
+        rows = (line.split(" ", 1) for line in text.splitlines())
+        return {path: rest for path, rest in rows if path not in _NOT_NETWORK}
+
+    def wait_for_address(self, link: str = NIC, timeout: float = 30.0) -> str:
+        """Wait until the link has an IPv4 address; it becomes `address` if there was none yet."""
+        found: list[str] = []
+
+        def there() -> bool:
+            found[:] = sorted(x for x in self.addresses(link) if ":" not in x)
+            return bool(found)
+
+        lan.wait_for(f"an address of {link}", there, timeout)
+        self.address = self.address or found[0].split("/")[0]
+        return found[0]
+
+    def settle(self, timeout: float = 40.0) -> None:
+        """Wait until systemd has started everything and the NIC, or its bridge, is configured."""
+        self.run(["systemctl", "is-system-running", "--wait"], check=False, timeout=timeout)
+        link = "br0" if self.is_bridged() else NIC
+        self.wait_for_address(link, timeout)
+        if self.config == "dual":
+            lan.wait_for("an IPv6 address", lambda: "fd77:" in str(self.addresses(link)), timeout)
+        self.run(["systemd-run", "--quiet", "--unit=echo", "python3",
+                  "/usr/local/lib/machines/echo.py"])  # fmt: skip
+        lan.wait_for("the echo server", lambda: ":7777" in self.script("ss -Hltn sport 7777"))
+
+    @contextlib.contextmanager
+    def watched(self, every_ms: float = 10.0) -> Iterator[Watch]:
+        """Probe the machine from the LAN, and use a TCP connection, as long as the block takes."""
+        watch = Watch()
+        session = self.lan.session(self.address)
+        prober = self.lan.probe(self.address, every_ms)
+        try:
+            yield watch
+        finally:
+            watch.seen = Seen(silence=prober.stop(), talk=session.stop())
+
+    def is_bridged(self, bridge: str = "br0", port: str = NIC) -> bool:
+        links = self.links()
+        return bridge in links and links.get(port, {}).get("master") == bridge
+
+    def log(self) -> str:
+        """The end of the journal, for messages."""
+        return self.script("journalctl -b --no-pager -o short-monotonic | tail -n 60", check=False)
+
+
+_NOT_NETWORK = {"/etc/ld.so.cache", "/etc/.pwd.lock", "/etc/mtab"}
+
+
+def configuration(manager: str, config: str, nics: int = 1) -> list[tuple[str, bytes, int]]:
+    """The files that make a machine this one: path (without leading slash), content, mode."""
+    folder = CONFIGS / manager / config
+    found = []
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            name = str(path.relative_to(folder))
+            secret = name.endswith((".nmconnection", ".yaml"))
+            found.append((name, path.read_bytes(), 0o600 if secret else 0o644))
+    number = sorted(images.MANAGERS).index(manager) * 16 + KINDS.index(config)
+    found.append(("etc/hostname", f"{manager}-{config}\n".encode(), 0o644))
+    found.append(
+        ("etc/machine-id", f"77{number:02x}c0de0000400080000000000000aa\n".encode(), 0o444)
+    )
+    return found
