@@ -84,7 +84,8 @@ class Container(Machine):
         places = " ".join(str(x) for x in groups if x.parent.exists())
         self._nspawn = subprocess.Popen(
             [*spaces, "sh", "-c", _IN_CGROUP, places, "systemd-nspawn", "--quiet",
-             "--register=no", "--keep-unit", f"--directory={FOLDER}/tree", f"--machine={self.manager}", "--resolv-conf=off", "--console=read-only",
+             "--register=no", "--keep-unit", f"--directory={FOLDER}/tree",
+             f"--machine={self.manager}", "--resolv-conf=off", "--console=read-only",
              "--capability=CAP_NET_ADMIN,CAP_NET_RAW", "--boot", *options],
             stdin=subprocess.DEVNULL, stdout=(self.lan.folder / "console").open("ab"),
             stderr=subprocess.STDOUT,
