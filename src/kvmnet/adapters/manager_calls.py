@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from kvmnet.adapters import manager_networkd
 from kvmnet.adapters.run import run
 from kvmnet.model import handover
 
@@ -11,3 +12,5 @@ def make(call: handover.ManagerCall) -> None:
     match call:
         case handover.NetplanGenerate():
             run(["netplan", "generate"], timeout=20.0)
+        case handover.NetworkdReload():
+            manager_networkd.reload(call)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from msgspec import Struct
 
 
@@ -11,6 +13,8 @@ class LinkState(Struct, frozen=True, kw_only=True):
     admin_state: str = ""
     """configured, configuring, pending, failed, unmanaged, linger."""
     network_file: str | None = None
+    dhcp6_iaid: int | None = None
+    """The DHCPv6 identity association that is in use."""
 
     @property
     def managed(self) -> bool:
@@ -30,11 +34,18 @@ class Section(Struct, frozen=True, kw_only=True):
 
 def parse_link_state(text: str) -> LinkState:
     """A state file: lines of KEY=value; readable by everybody."""
-    pairs = dict(x.split("=", 1) for x in text.splitlines() if "=" in x and x[0] != "#")
+    found = pairs(text)
+    iaid = found.get("DHCP6_CLIENT_IAID", "").removeprefix("0x")
     return LinkState(
-        admin_state=pairs.get("ADMIN_STATE", ""),
-        network_file=pairs.get("NETWORK_FILE") or None,
+        admin_state=found.get("ADMIN_STATE", ""),
+        network_file=found.get("NETWORK_FILE") or None,
+        dhcp6_iaid=int(iaid, 16) if re.fullmatch("[0-9a-f]{1,8}", iaid) else None,
     )
+
+
+def pairs(text: str) -> dict[str, str]:
+    """What a state file of /run/systemd/netif says (links, leases): lines of KEY=value."""
+    return dict(x.split("=", 1) for x in text.splitlines() if "=" in x and x[0] != "#")
 
 
 def parse_unit(text: str) -> tuple[Section, ...]:

@@ -27,7 +27,33 @@ class NetplanGenerate(Struct, frozen=True, kw_only=True, tag="netplan-generate")
         return "netplan generate"
 
 
-ManagerCall = NetplanGenerate
+class LinkUnit(Struct, frozen=True, kw_only=True):
+    """Which .network file networkd is to use for a link."""
+
+    link: str
+    unit: str | None
+    """Its path; None: networkd is to leave the link alone."""
+
+
+class NetworkdReload(Struct, frozen=True, kw_only=True, tag="networkd-reload"):
+    """Have systemd-networkd read its files (networkctl(1), reload) and wait until it is done.
+
+    Only links whose files changed are configured anew.
+    """
+
+    volatile: tuple[FileState, ...] = ()
+    """Files below /run, written before: they are gone after the next boot by themselves."""
+    bridges: tuple[str, ...] = ()
+    """Bridges that were there before networkd heard of them: the kernel announces them again, or
+    networkd waits for ever to enslave their ports (seen with systemd 252)."""
+    links: tuple[LinkUnit, ...] = ()
+    """Waited for until networkd has configured them so."""
+
+    def __str__(self) -> str:
+        return "networkctl reload"
+
+
+ManagerCall = NetplanGenerate | NetworkdReload
 """What a manager is told; each is carried out by `adapters/manager_calls.py`."""
 
 
@@ -38,9 +64,16 @@ class HandedOver(Struct, frozen=True, kw_only=True):
     """As they are to be; only those that change."""
     files_before: tuple[FileState, ...]
     """The same paths, as they are now."""
+    calls_first: tuple[ManagerCall, ...] = ()
+    """To be made before the kernel's links are changed: the manager lets go of them. networkd does
+    not forgive that a port is taken out of its bridge behind its back."""
     calls: tuple[ManagerCall, ...] = ()
+    calls_back_first: tuple[ManagerCall, ...] = ()
+    """As `calls_first`, on the way back: before the links are put back as they were, while the
+    files are still as they are to be."""
     calls_back: tuple[ManagerCall, ...] = ()
-    """To be made after the files are as they were before, on a host that has not rebooted."""
+    """To be made after the links and then the files are as they were before, on a host that has
+    not rebooted."""
     calls_back_at_boot: tuple[ManagerCall, ...] = ()
     """The same, where a reboot came between: before the manager starts. Most need none."""
     notes: tuple[str, ...] = ()

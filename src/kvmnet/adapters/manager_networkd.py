@@ -1,0 +1,161 @@
+"""systemd-networkd: reads what it has read and what it does, and tells it what changed."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+from kvmnet.adapters import files
+from kvmnet.adapters.run import run
+from kvmnet.errors import Failed, InvalidInput, KvmnetError
+from kvmnet.formats import networkd
+from kvmnet.model.handover import FileState, LinkUnit, NetworkdReload
+from kvmnet.model.networkd import NetworkdLink, NetworkdView
+from kvmnet.model.values import Mac, parse_mac
+
+_FOLDERS = ("etc", "run", "usr/local/lib", "usr/lib", "lib")
+"""Highest precedence first (systemd.network(5))."""
+_STATE = "run/systemd/netif"
+_SETTLED_WITHIN_S = 10.0
+_ANNOUNCE_EVERY_S = 1.0
+_PERMANENT = "0"  # NET_ADDR_PERM in linux/netdevice.h
+
+
+def observe(
+    root: Path = Path("/"),
+    heir: str | None = None,
+    ports: tuple[str, ...] = (),
+    bridge: str = "",
+) -> NetworkdView:
+    """All unit files and all links with their state and identity.
+
+    All, since one file may serve several links; so heir, ports and bridge make no difference.
+    `root` can be given to read a tree of files. Raises `PermissionDenied` or `Unavailable` where
+    a file can't be read: nothing is guessed.
+    """
+    return NetworkdView(files=_units(root), links=tuple(_link(root, x) for x in _names(root)))
+
+
+def _names(root: Path) -> list[str]:
+    folder = root / "sys/class/net"
+    return sorted(x.name for x in folder.iterdir() if (x / "ifindex").exists())
+
+
+def _units(root: Path) -> tuple[FileState, ...]:
+    found: dict[Path, FileState] = {}
+    for folder in _FOLDERS:
+        base = root / folder / "systemd/network"
+        for pattern in ("*.network", "*.netdev", "*.network.d/*.conf", "*.netdev.d/*.conf"):
+            for path in sorted(base.glob(pattern)):
+                real = path.parent.resolve() / path.name  # /lib is often /usr/lib
+                if path.is_file() or path.is_symlink():
+                    found.setdefault(real, file_state(root, path))
+    return tuple(found.values())
+
+
+def file_state(root: Path, path: Path) -> FileState:
+    """A file with its text, mode and owner; a link to /dev/null reads as an empty file."""
+    shown = f"/{path.relative_to(root)}"
+    if path.is_symlink() and os.readlink(path) == "/dev/null":
+        return FileState(path=shown, text="")
+    text = files.read_text(path)
+    status = path.stat()
+    return FileState(
+        path=shown,
+        text=text,
+        mode=status.st_mode & 0o7777,
+        uid=status.st_uid,
+        gid=status.st_gid,
+    )
+
+
+def _link(root: Path, name: str) -> NetworkdLink:
+    folder = root / "sys/class/net" / name
+    index = files.read_optional(folder / "ifindex") or ""
+    state = networkd.parse_link_state(files.read_optional(root / _STATE / "links" / index) or "")
+    lease = networkd.pairs(files.read_optional(root / _STATE / "leases" / index) or "")
+    mac = _mac(files.read_optional(folder / "address"))
+    virtual = not (folder / "device").exists()
+    permanent = files.read_optional(folder / "addr_assign_type") == _PERMANENT and not virtual
+    driver = folder / "device/driver"
+    return NetworkdLink(
+        name=name,
+        unit=state.network_file,
+        state=state.admin_state,
+        mac=mac,
+        permanent_mac=mac if permanent else None,
+        virtual=virtual,
+        driver=driver.resolve().name if driver.exists() else None,
+        client_id=lease.get("CLIENTID") or None,
+        iaid6=state.dhcp6_iaid,
+    )
+
+
+def _mac(text: str | None) -> Mac | None:
+    try:
+        return parse_mac(text or "")
+    except InvalidInput:
+        return None
+
+
+def reload(call: NetworkdReload) -> None:
+    """Write the volatile files, have networkd read all, wait until it is done.
+
+    Where networkd does not run there is nothing to tell: it reads its files when it starts.
+    Raises `Failed` where networkd gives a link up; one that it takes long to configure (a silent
+    DHCP server) is left to the proofs that follow.
+    """
+    for state in call.volatile:
+        if state.text is None:
+            files.remove(Path(state.path))
+        else:
+            files.put(Path(state.path), state.text, mode=state.mode, owner=(state.uid, state.gid))
+    if run(["systemctl", "is-active", "systemd-networkd.service"], accept=range(256)).status:
+        return
+    run(["networkctl", "reload"], timeout=20.0)
+    announced, begun = float("-inf"), time.monotonic()
+    while time.monotonic() - begun < _SETTLED_WITHIN_S:
+        if time.monotonic() - announced > _ANNOUNCE_EVERY_S:
+            _announce(call.bridges)
+            announced = time.monotonic()
+        if all(_is_settled(x) for x in call.links):
+            return
+        time.sleep(0.02)
+
+
+def _announce(bridges: tuple[str, ...]) -> None:
+    """Set each bridge's group to what it is: changes nothing, but the kernel tells all who listen.
+
+    networkd 252 learns the index of a bridge that was there before its .netdev file only by such a
+    message (RTM_NEWLINK), and does not finish its ports before.
+    """
+    for bridge in bridges:
+        group = files.read_optional(Path("/sys/class/net") / bridge / "netdev_group")
+        if group is not None:
+            run(["ip", "link", "set", "dev", bridge, "group", group])
+
+
+def _is_settled(wanted: LinkUnit) -> bool:
+    index = files.read_optional(Path("/sys/class/net") / wanted.link / "ifindex")
+    if index is None:
+        return True  # there is no such link: nothing to wait for
+    state = networkd.parse_link_state(files.read_optional(Path("/", _STATE, "links", index)) or "")
+    if wanted.unit is None:
+        return state.admin_state == "unmanaged"
+    if state.admin_state == "failed" and state.network_file == wanted.unit:
+        raise Failed(
+            f"systemd-networkd could not configure {wanted.link}",
+            why=_reason(wanted.link),
+            hint=f"journalctl -u systemd-networkd -g {wanted.link}",
+        )
+    return state.admin_state == "configured" and state.network_file == wanted.unit
+
+
+def _reason(link: str) -> str:
+    command = ["journalctl", "-u", "systemd-networkd", "-b", "-o", "cat", "-n", "40", "--no-pager"]
+    try:
+        lines = run(command).stdout.splitlines()
+    except KvmnetError:
+        return ""
+    return next((x for x in reversed(lines) if x.startswith(f"{link}: ") and "ailed" in x), "")
