@@ -79,9 +79,9 @@ def read_routes() -> tuple[Route, ...]:
 
 def read_rules() -> tuple[Rule, ...]:
     """Routing policy rules of both families."""
-    four = run(["ip", "-4", "-json", "rule", "show"]).stdout
+    four = run(["ip", "-4", "-json", "-details", "rule", "show"]).stdout
     # A kernel booted with ipv6.disable=1 has no such family.
-    six = run(["ip", "-6", "-json", "rule", "show"], accept=(0, 1, 2, 255)).stdout
+    six = run(["ip", "-6", "-json", "-details", "rule", "show"], accept=(0, 1, 2, 255)).stdout
     return (*iproute.parse_rules(four, 4), *iproute.parse_rules(six, 6))
 
 

@@ -16,9 +16,24 @@ _GLOBAL = (
     "net/bridge/bridge-nf-call-arptables",
 )
 _PER_NIC = {
-    "net/ipv4/conf": ("forwarding", "rp_filter", "proxy_arp", "arp_ignore"),
-    "net/ipv6/conf": ("forwarding", "accept_ra", "autoconf", "disable_ipv6", "proxy_ndp"),
-}
+    "net/ipv4/conf": (
+        "forwarding", "rp_filter", "proxy_arp", "arp_ignore",
+        "accept_local", "accept_redirects", "accept_source_route", "arp_accept", "arp_announce",
+        "arp_filter", "arp_notify", "log_martians", "promote_secondaries", "proxy_arp_pvlan",
+        "route_localnet", "secure_redirects", "send_redirects", "shared_media", "src_valid_mark",
+    ),
+    "net/ipv6/conf": (
+        "forwarding", "accept_ra", "autoconf", "disable_ipv6", "proxy_ndp",
+        "accept_dad", "accept_ra_defrtr", "accept_ra_from_local", "accept_ra_min_hop_limit",
+        "accept_ra_mtu", "accept_ra_pinfo", "accept_ra_rt_info_max_plen", "accept_ra_rtr_pref",
+        "accept_redirects", "accept_untracked_na", "addr_gen_mode", "dad_transmits",
+        "drop_unsolicited_na", "force_tllao", "hop_limit", "keep_addr_on_down", "ndisc_notify",
+        "ra_defrtr_metric", "router_solicitations", "temp_prefered_lft", "temp_valid_lft",
+        "use_tempaddr",
+    ),
+}  # fmt: skip
+"""The first line of each decides forwarding and bridging; a bridge that takes a NIC's place gets
+all of them (kernel: Documentation/networking/ip-sysctl.rst)."""
 
 
 def read_sysctls(

@@ -68,6 +68,8 @@ class _NextHop(Struct):
     dev: str | None = None
     gateway: str | None = None
     via: dict[str, str] | None = None
+    weight: int | None = None
+    flags: list[str] = []
 
 
 class _Route(Struct):
@@ -81,7 +83,15 @@ class _Route(Struct):
     protocol: str = ""
     scope: str = ""
     metric: int = 0
+    tos: str | int | None = None
+    flags: list[str] = []
+    pref: str | None = None
+    expires: int | None = None
+    metrics: list[dict[str, Any]] = []
     nexthops: list[_NextHop] = []
+    nhid: int | None = None
+    encap: str | None = None
+    sender: str | None = msgspec.field(name="from", default=None)
 
 
 class _Rule(Struct):
@@ -96,6 +106,23 @@ class _Rule(Struct):
     oif: str | None = None
     fwmark: str | None = None
     fwmask: str | None = None
+    protocol: str = ""
+    inverted: UnsetType | None = msgspec.field(name="not", default=UNSET)
+    l3mdev: UnsetType | None = UNSET
+    tos: str | None = None
+    ipproto: str | None = None
+    tun_id: int | str | None = None
+    sport: int | None = None
+    sport_start: int | None = None
+    sport_end: int | None = None
+    dport: int | None = None
+    dport_start: int | None = None
+    dport_end: int | None = None
+    uid_start: int | None = None
+    uid_end: int | None = None
+    suppress_prefixlen: int | None = None
+    suppress_ifgrp: str | None = None
+    goto: str | int | None = None
 
 
 class _Neighbour(Struct):
@@ -251,6 +278,10 @@ def _address(link: str, raw: Mapping[str, Any]) -> Address:
         valid_s=_lifetime(raw, "valid_life_time"),
         preferred_s=_lifetime(raw, "preferred_life_time"),
         flags=flags,
+        label=label if (label := raw.get("label")) not in (None, link) else None,
+        peer=Ip(str(raw["address"])) if "address" in raw else None,
+        broadcast=Ip(str(raw["broadcast"])) if "broadcast" in raw else None,
+        metric=_int(raw, "metric", None),
     )
 
 
@@ -266,7 +297,8 @@ def parse_routes(text: str, family: Family) -> tuple[Route, ...]:
 
 
 def _routes(raw: _Route, family: Family) -> Iterable[Route]:
-    for hop in raw.nexthops or [_NextHop(dev=raw.dev, gateway=raw.gateway, via=raw.via)]:
+    one = _NextHop(dev=raw.dev, gateway=raw.gateway, via=raw.via, flags=raw.flags)
+    for hop in raw.nexthops or [one]:
         gateway = hop.gateway or (hop.via or {}).get("host")
         yield Route(
             family=family,
@@ -279,11 +311,18 @@ def _routes(raw: _Route, family: Family) -> Iterable[Route]:
             metric=raw.metric,
             scope=raw.scope,
             type=raw.type,
+            tos=str(raw.tos) if raw.tos else None,
+            weight=(hop.weight or 1) if raw.nexthops else None,
+            onlink="onlink" in hop.flags,
+            preference=raw.pref,
+            expires_s=raw.expires,
+            metrics=tuple(str(x) for pairs in raw.metrics for pair in pairs.items() for x in pair),
+            opaque=raw.nhid is not None or bool(raw.encap or raw.sender),
         )
 
 
 def parse_rules(text: str, family: Family) -> tuple[Rule, ...]:
-    """Rules of `ip -json -4|-6 rule show`."""
+    """Rules of `ip -json -details -4|-6 rule show`."""
     return tuple(
         Rule(
             family=family,
@@ -295,9 +334,38 @@ def parse_rules(text: str, family: Family) -> tuple[Rule, ...]:
             iif=x.iif,
             oif=x.oif,
             fwmark=f"{x.fwmark}/{x.fwmask}" if x.fwmark and x.fwmask else x.fwmark,
+            protocol=x.protocol,
+            inverted=x.inverted is None,
+            options=tuple(_rule_options(x)),
         )
         for x in _decode(text, list[_Rule], "ip rule")
     )
+
+
+def _rule_options(raw: _Rule) -> Iterable[str]:
+    """What a rule has beside its usual parts, in the words of ip-rule(8)."""
+    if raw.l3mdev is None:
+        yield "l3mdev"
+    pairs: tuple[tuple[str, object], ...] = (
+        ("tos", raw.tos),
+        ("ipproto", raw.ipproto),
+        ("tun_id", raw.tun_id),
+        ("sport", _range(raw.sport, raw.sport_start, raw.sport_end)),
+        ("dport", _range(raw.dport, raw.dport_start, raw.dport_end)),
+        ("uidrange", _range(None, raw.uid_start, raw.uid_end)),
+        ("suppress_prefixlength", raw.suppress_prefixlen),
+        ("suppress_ifgroup", raw.suppress_ifgrp),
+        ("goto", raw.goto),
+    )
+    for word, value in pairs:
+        if value is not None:
+            yield from (word, str(value))
+
+
+def _range(one: int | None, start: int | None, end: int | None) -> str | None:
+    if one is not None:
+        return str(one)
+    return None if start is None else f"{start}-{end}"
 
 
 def _selector(address: str, length: int | None) -> str:

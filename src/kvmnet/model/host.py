@@ -64,9 +64,12 @@ class Link(Struct, frozen=True, kw_only=True):
     vlan_id: int | None = None
     vxlan_id: int | None = None
     mode: str | None = None
-    """Mode of a bond, macvlan or macvtap, in the kernel's words."""
+    """Mode of a bond, macvlan or macvtap in the kernel's words, of a wireless NIC in those of
+    iw(8): `managed` (a station), `AP` …"""
     four_address: bool | None = None
-    """Wireless only: whether 4-address mode is on, without which no bridge takes it."""
+    """Wireless only: whether 4-address mode is on, without which no bridge takes a station."""
+    lro: bool | None = None
+    """Real NICs only: whether large receive offload is on, which the kernel turns off on ports."""
     promiscuity: int = 0
     bridge: BridgeAttributes | None = None
     port: PortAttributes | None = None
@@ -87,10 +90,17 @@ class Address(Struct, frozen=True, kw_only=True):
     preferred_s: int | None = None
     flags: tuple[str, ...] = ()
     """The kernel's words: tentative, deprecated, dadfailed, noprefixroute, mngtmpaddr …"""
+    label: str | None = None
+    """IPv4 only, and only where it is not the link's name: `eth0:1`."""
+    peer: Ip | None = None
+    """The far end of a point-to-point address; `prefix_len` is then the peer's."""
+    broadcast: Ip | None = None
+    metric: int | None = None
+    """Of the route to its prefix that the kernel makes; None: the kernel's own choice."""
 
 
 class Route(Struct, frozen=True, kw_only=True):
-    """One route of any table."""
+    """One route of any table; a route of several next hops comes as one for each of them."""
 
     family: Family
     destination: Cidr
@@ -104,6 +114,19 @@ class Route(Struct, frozen=True, kw_only=True):
     metric: int = 0
     scope: str = ""
     type: str = "unicast"
+    tos: str | None = None
+    weight: int | None = None
+    """Share of this next hop in a route of several; None: it is the route's only one."""
+    onlink: bool = False
+    """The gateway is taken to be on the link although no prefix says so."""
+    preference: str | None = None
+    """IPv6 only, RFC 4191: low, medium or high."""
+    expires_s: int | None = None
+    """Seconds until it is removed (IPv6, from a router); None: never."""
+    metrics: tuple[str, ...] = ()
+    """Limits of the path, as ip-route(8) takes them: `mtu`, `1400`, `advmss`, `1360`."""
+    opaque: bool = False
+    """It has parts that kvmnet does not understand: a nexthop object, an encapsulation."""
 
 
 class Rule(Struct, frozen=True, kw_only=True):
@@ -118,6 +141,12 @@ class Rule(Struct, frozen=True, kw_only=True):
     iif: str | None = None
     oif: str | None = None
     fwmark: str | None = None
+    protocol: str = ""
+    """Who made it: kernel, boot, static …"""
+    inverted: bool = False
+    """It applies to packets that do not match."""
+    options: tuple[str, ...] = ()
+    """Further conditions and options, as ip-rule(8) takes them: `ipproto`, `tcp`, `dport`, `80`."""
 
 
 class Neighbour(Struct, frozen=True, kw_only=True):
@@ -216,6 +245,9 @@ class NicOwner(Struct, frozen=True, kw_only=True):
     """For netplan: NetworkManager or networkd."""
     evidence: tuple[str, ...] = ()
     """Files and answers that say so, for people: `/etc/netplan/50-cloud-init.yaml`."""
+    rivals: tuple[str, ...] = ()
+    """Other managers that claim the NIC too, each with its evidence: `ifupdown
+    (/etc/network/interfaces: iface eth0 inet dhcp)`."""
 
 
 class Listener(Struct, frozen=True, kw_only=True):
