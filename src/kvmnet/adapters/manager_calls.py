@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kvmnet.adapters import manager_networkd
+from kvmnet.adapters import ifupdown_calls, manager_networkd
 from kvmnet.adapters.run import run
 from kvmnet.model import handover
 
@@ -14,3 +14,11 @@ def make(call: handover.ManagerCall) -> None:
             run(["netplan", "generate"], timeout=20.0)
         case handover.NetworkdReload():
             manager_networkd.reload(call)
+        case handover.DhclientHeld():
+            ifupdown_calls.hold(call)
+        case handover.DhclientMoved():
+            ifupdown_calls.move(call)
+        case handover.IfstateSet():
+            ifupdown_calls.set_state(call)
+        case handover.IfupdownDns():
+            ifupdown_calls.tell_dns(call)

@@ -6,6 +6,8 @@ twice without harm.
 
 from __future__ import annotations
 
+from typing import Literal
+
 from msgspec import Struct
 
 
@@ -53,7 +55,73 @@ class NetworkdReload(Struct, frozen=True, kw_only=True, tag="networkd-reload"):
         return "networkctl reload"
 
 
-ManagerCall = NetplanGenerate | NetworkdReload
+class DhcpClient(Struct, frozen=True, kw_only=True):
+    """A process of ISC's dhclient(8) that serves one link, as ifupdown starts it."""
+
+    link: str
+    family: Literal[4, 6]
+    argv: tuple[str, ...]
+    pid_file: str
+    lease_file: str
+
+
+class DhclientHeld(Struct, frozen=True, kw_only=True, tag="dhclient-held"):
+    """Have DHCP clients hold still (SIGSTOP): none may renew on a link that loses its place."""
+
+    clients: tuple[DhcpClient, ...]
+
+    def __str__(self) -> str:
+        return f"hold dhclient on {', '.join(sorted({x.link for x in self.clients}))}"
+
+
+class DhclientMoved(Struct, frozen=True, kw_only=True, tag="dhclient-moved"):
+    """End one DHCP client without releasing its lease and have another one ask for the same.
+
+    The new one reads the old one's leases, so its client identifier and DUID stay, and it asks
+    for its address again (RFC 2131, section 3.2). The kernel's addresses stay all the while.
+    """
+
+    ends: DhcpClient | None
+    starts: DhcpClient | None
+    """None: the link's address is not leased from now on."""
+
+    def __str__(self) -> str:
+        if self.starts is None:
+            return f"end dhclient on {self.ends.link if self.ends else 'nothing'}, keep its lease"
+        here = f" instead of {self.ends.link}" if self.ends else ""
+        return f"have dhclient -{self.starts.family} serve {self.starts.link}{here}"
+
+
+class IfstateSet(Struct, frozen=True, kw_only=True, tag="ifstate-set"):
+    """Write down what ifupdown has brought up (`ifquery --state`), without bringing up anything."""
+
+    up: tuple[str, ...]
+    down: tuple[str, ...]
+
+    def __str__(self) -> str:
+        parts = [f"{', '.join(self.up)} up"] if self.up else []
+        parts += [f"{', '.join(self.down)} down"] if self.down else []
+        return f"tell ifupdown that {' and '.join(parts)}"
+
+
+class IfupdownDns(Struct, frozen=True, kw_only=True, tag="ifupdown-dns"):
+    """Run ifupdown's hooks that tell resolvconf or systemd-resolved a link's DNS servers."""
+
+    link: str
+    family: Literal["inet", "inet6"]
+    method: str
+    mode: Literal["start", "stop"]
+    options: tuple[tuple[str, str], ...] = ()
+    """The stanza's `dns-…` options."""
+
+    def __str__(self) -> str:
+        does = "tell" if self.mode == "start" else "forget"
+        return f"{does} the DNS servers of {self.link} ({self.family})"
+
+
+ManagerCall = (
+    NetplanGenerate | NetworkdReload | DhclientHeld | DhclientMoved | IfstateSet | IfupdownDns
+)
 """What a manager is told; each is carried out by `adapters/manager_calls.py`."""
 
 
