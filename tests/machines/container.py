@@ -32,23 +32,22 @@ class Container(Machine):
     def __init__(self, manager: str, config: str = "static", *, nics: int = 1) -> None:
         super().__init__(manager, config)
         self.nics = nics
-        root, libraries = images.tree(manager), images.libraries()
+        root = images.tree(manager)
         self.lan = lan.Lan(ipv6=config == "dual")
         self._cgroup = f"kvmnet-machine-{self.lan.pid}"
         self._init = 0
         self._nspawn: subprocess.Popen[bytes] | None = None
         try:
-            self._build(root, libraries)
+            self._build(root)
             self._boot()
         except BaseException:
             self.close()
             raise
 
-    def _build(self, root: Path, libraries: Path) -> None:
+    def _build(self, root: Path) -> None:
         """The image's tree, kvmnet and the configuration, with a writable layer on top."""
         own = self.lan.folder / "own"
-        shutil.copytree(images.ROOT / "src/kvmnet", own / "opt/kvmnet/src/kvmnet")
-        shutil.copytree(libraries, own / "opt/kvmnet/lib", symlinks=True)
+        images.stage(own / "opt/kvmnet")
         stub = own / "usr/local/lib/stub/udevadm"
         stub.parent.mkdir(parents=True)
         shutil.copy(images.FILES / "udevadm", stub)

@@ -108,6 +108,13 @@ def libraries() -> Path:
         return _ensure(folder, "libraries", digest, lambda to: _copy_libraries(site, to))
 
 
+def stage(target: Path) -> None:
+    """A new folder with this checkout's kvmnet and its libraries, for /opt/kvmnet, compiled."""
+    shutil.copytree(ROOT / "src/kvmnet", target / "src/kvmnet")
+    _command([sys.executable, "-m", "compileall", "-q", str(target / "src")])
+    shutil.copytree(libraries(), target / "lib", symlinks=True)
+
+
 def generic_kernel() -> kernel.Kernel:
     """Debian's kernel for real machines, with drivers that the one for clouds lacks."""
     with locked() as cache:
@@ -288,6 +295,7 @@ def _pack(root: Path, kernels: Sequence[kernel.Kernel], target: Path) -> None:
         _command(["cp", "-a", str(root), str(whole)])
         for found in kernels:
             modules = whole / "lib/modules" / found.version
+            modules.parent.mkdir(exist_ok=True)
             _command(["cp", "-a", found.modules, str(modules)])
             for subsystem in _USELESS_MODULES:
                 shutil.rmtree(modules / "kernel" / subsystem, ignore_errors=True)

@@ -6,6 +6,7 @@ kernel ends everything in it (QEMU, dnsmasq, containers) and takes its links and
 
 from __future__ import annotations
 
+import inspect
 import select
 import subprocess
 import sys
@@ -116,10 +117,16 @@ class Session(Watcher):
         return msgspec.json.decode(self._report(), type=Talk)
 
 
+def recipe() -> str:
+    """What a machine that was booted here depends on."""
+    return inspect.getsource(Lan._wire) + inspect.getsource(Lan._serve)
+
+
 class Lan:
     """One LAN, with its router's side of everything; `close` ends all that is in it."""
 
-    def __init__(self, *, ipv6: bool = False, leases: str = "") -> None:
+    def __init__(self, *, ipv6: bool = False) -> None:
+        self._ipv6 = ipv6
         self._holder = subprocess.Popen(
             ["unshare", "-mnp", "--fork", "--kill-child", "--mount-proc", "sh", "-c", _HOLD],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -134,7 +141,7 @@ class Lan:
         """`FOLDER`, as it is reached from outside."""
         try:
             self._wire()
-            self._serve(ipv6, leases)
+            self._serve("")
         except BaseException:
             self.close()
             raise
@@ -145,10 +152,16 @@ class Lan:
         self.ip(f"address add {ROUTER}/24 dev lan")
         self.ip(f"address add {ROUTER6}/64 dev lan nodad")
 
-    def _serve(self, ipv6: bool, leases: str) -> None:
+    def restart_dhcp(self, leases: str) -> None:
+        """Have the DHCP server go on with another one's memory."""
+        self.run(["kill", (self.folder / "dnsmasq.pid").read_text().strip()])
+        wait_for("dnsmasq to end", lambda: not self.run(["ss", "-Hlun", "sport 67"]).stdout)
+        self._serve(leases)
+
+    def _serve(self, leases: str) -> None:
         (self.folder / "leases").write_text(leases)
         options = [f"--dhcp-range={LEASED},10.77.0.150,255.255.255.0,1h"]
-        if ipv6:
+        if self._ipv6:
             options += ["--dhcp-range=fd77::1000,fd77::1fff,slaac,64,1h", "--enable-ra"]
         self.run(
             ["dnsmasq", "--conf-file=/dev/null", "--no-hosts", "--no-resolv", "--bind-dynamic",
