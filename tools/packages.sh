@@ -12,3 +12,8 @@ esac
 lab_packages="libvirt-daemon libvirt-daemon-driver-network? libvirt-daemon-driver-qemu libvirt-clients
 $qemu_package dnsmasq-base busybox-static iptables nftables iproute2 kmod util-linux mount coreutils
 libc-bin dpkg zstd procps openssh-client openssh-sftp-server dropbear-bin"
+
+# Whole machines for tests (tests/machines): Debian is installed into folders and started there in
+# containers and virtual machines. What they ask for is in tests/machines/images.py.
+machine_packages="mmdebstrap systemd-container e2fsprogs $qemu_package qemu-utils dnsmasq-base
+busybox-static kmod iproute2 util-linux mount"
