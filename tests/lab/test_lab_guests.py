@@ -9,7 +9,7 @@ import time
 import pytest
 
 from kvmnet.errors import CommandFailed, Failed, InvalidInput, NotFound, TimedOut
-from kvmnet.lab import accelerator, inspect, topology
+from kvmnet.lab import accelerator, image, inspect, topology
 from kvmnet.lab.guest import LabGuest, domain_xml, parse_target
 from kvmnet.lab.lab import Lab
 
@@ -141,9 +141,11 @@ def test_guests_by_command(network: Lab) -> None:
     assert run("add", "<x>").returncode == 2
 
 
-def test_emulation_starts_the_boot_sector() -> None:
-    assert accelerator.boots(("-accel", "tcg"), limit_s=30)
-    assert not accelerator.boots(("-accel", "no-such-thing"), limit_s=30)
+def test_the_guests_kernel_tells_whether_an_accelerator_works() -> None:
+    kernel = image.ensure(lambda _text: None).kernel
+    assert accelerator.boots(kernel, ("-accel", "tcg"), limit_s=60)
+    assert not accelerator.boots(kernel, ("-accel", "no-such-thing"), limit_s=30)
+    assert not accelerator.boots(kernel.parent, ("-accel", "tcg"), limit_s=30)
 
 
 @pytest.mark.parametrize("bad", ["", "default", "network:", "bridge:a/b", "bridge:", "lan:x"])

@@ -70,7 +70,7 @@ def add(record: Record, name: str, on: str, nics: int, say: Callable[[str], None
         raise InvalidInput(f"{nics} NICs can not be given", why=f"1 to {MAX_NICS} are possible")
     built = image.ensure(say)
     _copy(record, built)
-    accelerated = accelerator.kvm_works()
+    accelerated = accelerator.kvm_works(built.kernel)
     xml = domain_xml(name, kind, source, nics, key=built.key, accelerated=accelerated)
     with connect(record.libvirt_uri) as connection:
         if name in {x.name() for x in within(CALL_S, "guests", connection.listAllDomains)}:

@@ -20,8 +20,6 @@ class Machine(Struct, frozen=True, kw_only=True):
     console: str
     kernels: tuple[str, ...]
     """Packages of Debian and Ubuntu that depend on their newest kernel for virtual machines."""
-    boots_sectors: bool
-    """Whether its firmware starts a boot sector, which tells whether KVM works."""
 
 
 MACHINES = (
@@ -31,7 +29,6 @@ MACHINES = (
         machine="pc",
         console="ttyS0",
         kernels=("linux-image-cloud-amd64", "linux-image-virtual", "linux-image-amd64"),
-        boots_sectors=True,
     ),
     Machine(
         arch="aarch64",
@@ -39,7 +36,6 @@ MACHINES = (
         machine="virt",
         console="ttyAMA0",
         kernels=("linux-image-cloud-arm64", "linux-image-virtual", "linux-image-arm64"),
-        boots_sectors=False,
     ),
 )
 
