@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from kvmnet.errors import KvmnetError
-from machines import images
+from machines import images, scenarios
 from machines.container import Container
 from machines.vm import Vm
 
@@ -16,6 +16,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.machines)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for line in scenarios.measured():
+        terminalreporter.write_line(line)
 
 
 class Machines:

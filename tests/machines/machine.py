@@ -16,7 +16,7 @@ from msgspec import Struct
 from machines import images, lan
 
 CONFIGS = Path(__file__).parent / "configs"
-KINDS = ("static", "dhcp", "dual")
+KINDS = ("static", "dhcp", "dual", "bond")
 NIC = "enp0s3"
 RUN_S = 60.0
 
@@ -75,7 +75,9 @@ class Machine(abc.ABC):
         assert manager in images.MANAGERS and (CONFIGS / manager / config).is_dir()
         self.manager = manager
         self.config = config
-        self.address = lan.HOST if config == "static" else ""
+        self.uplink = "bond0" if config == "bond" else NIC
+        """The link that has the addresses as long as there is no bridge."""
+        self.address = lan.HOST if config in ("static", "bond") else ""
         self.lan: lan.Lan
 
     @abc.abstractmethod
@@ -164,7 +166,7 @@ class Machine(abc.ABC):
         rows = (line.split(" ", 1) for line in text.splitlines())
         return {path: rest for path, rest in rows if path not in _NOT_NETWORK}
 
-    def wait_for_address(self, link: str = NIC, timeout: float = 30.0) -> str:
+    def wait_for_address(self, link: str, timeout: float = 30.0) -> str:
         """Wait until the link has an IPv4 address; it becomes `address` if there was none yet."""
         found: list[str] = []
 
@@ -179,8 +181,9 @@ class Machine(abc.ABC):
     def settle(self, timeout: float = 40.0) -> None:
         """Wait until systemd has started everything and the NIC, or its bridge, is configured."""
         self.run(["systemctl", "is-system-running", "--wait"], check=False, timeout=timeout)
-        link = "br0" if self.is_bridged() else NIC
-        self.wait_for_address(link, timeout)
+        lan.wait_for("an address", lambda: self.address_holder() != "", timeout)
+        link = self.address_holder()
+        self.wait_for_address(link)
         if self.config == "dual":
             lan.wait_for("an IPv6 address", lambda: "fd77:" in str(self.addresses(link)), timeout)
         self.run(["systemd-run", "--quiet", "--unit=echo", "python3",
@@ -198,9 +201,14 @@ class Machine(abc.ABC):
         finally:
             watch.seen = Seen(silence=prober.stop(), talk=session.stop())
 
-    def is_bridged(self, bridge: str = "br0", port: str = NIC) -> bool:
-        links = self.links()
-        return bridge in links and links.get(port, {}).get("master") == bridge
+    def address_holder(self) -> str:
+        """The link with the machine's IPv4 addresses: the uplink, or the bridge it is a port of."""
+        port_of = self.links().get(self.uplink, {}).get("master", self.uplink)
+        return port_of if any("." in x for x in self.addresses(port_of)) else ""
+
+    def is_bridged(self, bridge: str = "br0") -> bool:
+        """Whether the uplink is a port of the bridge."""
+        return bool(self.links().get(self.uplink, {}).get("master") == bridge)
 
     def log(self) -> str:
         """The end of the journal, for messages."""

@@ -270,7 +270,7 @@ class Vm(Machine):
             f"date -s @{time.time():.3f} >/run/date; blockdev --flushbufs /dev/vdb; "
             "mount /opt/kvmnet"
         )
-        self.wait_for_address()
+        self.wait_for_address(self.uplink)
 
     def run(
         self,

@@ -1,0 +1,153 @@
+"""Bridges on hosts with each manager, in containers: what becomes of files and of the network."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from machines import scenarios
+from machines.conftest import Machines
+from machines.images import MANAGERS
+from machines.scenarios import CREATE
+
+MOST_LOST = 1
+ALL = [(manager, config) for manager in MANAGERS for config in ("static", "dhcp")]
+UNITS = {
+    "netplan": "systemd-networkd",
+    "networkmanager": "NetworkManager",
+    "networkd": "systemd-networkd",
+    "ifupdown": "networking",
+}
+
+
+@pytest.mark.parametrize(("manager", "config"), [*ALL, *((x, "dual") for x in MANAGERS)])
+def test_a_bridge_is_made_survives_reboots_and_is_undone_to_the_last_byte(
+    machines: Machines, manager: str, config: str
+) -> None:
+    with machines.container(manager, config) as m:
+        before = scenarios.look(m)
+        scenarios.assert_unharmed(scenarios.create(m), MOST_LOST)
+        scenarios.assert_bridged(m, before)
+        m.reboot()
+        scenarios.assert_bridged(m, before)
+        m.power_cut()
+        scenarios.assert_bridged(m, before)
+        with m.watched() as watch:
+            undone = m.kvmnet("undo", "--yes", check=False)
+            time.sleep(1)
+        scenarios.note(m, "undo after reboot", watch.seen)
+        assert undone.status == 0, undone
+        scenarios.assert_back(m, before)
+        scenarios.assert_unharmed(watch.seen, MOST_LOST)
+        m.reboot()
+        scenarios.assert_back(m, before)
+        scenarios.assert_nothing_open(m)
+
+
+@pytest.mark.parametrize(("manager", "config"), ALL)
+def test_delete_gives_the_nic_everything_back(
+    machines: Machines, manager: str, config: str
+) -> None:
+    with machines.container(manager, config) as m:
+        before = scenarios.look(m)
+        scenarios.create(m)
+        with m.watched() as watch:
+            done = m.kvmnet("bridge", "delete", "br0", "--yes", check=False)
+            time.sleep(1)
+        scenarios.note(m, "delete", watch.seen)
+        assert done.status == 0, done
+        scenarios.assert_back(m, before)
+        scenarios.assert_unharmed(watch.seen, MOST_LOST)
+
+
+@pytest.mark.parametrize("manager", MANAGERS)
+def test_a_bridge_whose_gateway_does_not_answer_is_taken_back(
+    machines: Machines, manager: str
+) -> None:
+    with machines.container(manager, "static") as m:
+        scenarios.block_bridges(m)
+        before = scenarios.look(m)
+        with m.watched() as watch:
+            done = m.kvmnet(*CREATE, m.uplink, check=False)
+        assert done.status == 4, done
+        scenarios.assert_back(m, before)
+        assert watch.seen.talk.intact, watch.seen
+        scenarios.assert_nothing_open(m)
+
+
+@pytest.mark.parametrize("manager", MANAGERS)
+def test_the_wrong_nic_is_given_back(machines: Machines, manager: str) -> None:
+    """A bridge on a NIC whose cable ends nowhere gets no address by DHCP."""
+    with machines.container(manager, "static", nics=2) as m:
+        m.run(["ip", "link", "set", "enp0s4", "up"])
+        before = scenarios.look(m)
+        with m.watched() as watch:
+            done = m.kvmnet(*CREATE, "enp0s4", "--address", "dhcp", check=False)
+        assert done.status == 4, done
+        scenarios.assert_back(m, before)
+        scenarios.assert_unharmed(watch.seen, MOST_LOST)
+
+
+KILLED = [
+    (manager, ("static", "dhcp")[number % 2], moment)
+    for number, manager in enumerate(MANAGERS)
+    for moment in ("link:br0", "step:2", "step:3", "step:4")
+]
+
+
+@pytest.mark.parametrize(("manager", "config", "moment"), KILLED)
+def test_killed_it_is_put_back_from_outside(
+    machines: Machines, manager: str, config: str, moment: str
+) -> None:
+    with machines.container(manager, config) as m:
+        before = scenarios.look(m)
+        done = m.kill_at(moment, ["kvmnet", *CREATE, m.uplink])
+        assert done.stdout.startswith("killed"), done
+        scenarios.assert_back(m, before, scenarios.BACK_S)
+        scenarios.assert_nothing_open(m)
+        m.reboot()
+        scenarios.assert_back(m, before)
+
+
+@pytest.mark.parametrize(("manager", "config"), ALL)
+def test_rebooted_half_way_it_comes_up_as_it_was(
+    machines: Machines, manager: str, config: str
+) -> None:
+    """Files and links are the new ones already, and nobody has confirmed."""
+    with machines.container(manager, config) as m:
+        before = scenarios.look(m)
+        scenarios.begin_unconfirmed(m, 120)
+        assert m.etc() != before.etc
+        m.power_cut()
+        scenarios.assert_back(m, before)
+        scenarios.assert_nothing_open(m)
+
+
+@pytest.mark.parametrize("manager", MANAGERS)
+def test_the_manager_restarts_in_the_middle_and_nobody_confirms(
+    machines: Machines, manager: str
+) -> None:
+    with machines.container(manager, "static") as m:
+        before = scenarios.look(m)
+        job = scenarios.begin_unconfirmed(m, 6)
+        if manager != "ifupdown":  # it has no daemon: restarting it would take the network down
+            m.run(["systemctl", "restart", UNITS[manager]])
+        assert job.wait().status == 4
+        scenarios.assert_back(m, before, scenarios.BACK_S)
+        scenarios.assert_nothing_open(m)
+
+
+@pytest.mark.parametrize("manager", MANAGERS)
+def test_the_manager_restarts_after_it_and_the_bridge_stays(
+    machines: Machines, manager: str
+) -> None:
+    with machines.container(manager, "dhcp") as m:
+        before = scenarios.look(m)
+        scenarios.create(m)
+        with m.watched() as watch:
+            m.run(["systemctl", "restart", UNITS[manager]])
+            time.sleep(3)
+        scenarios.note(m, "restarted", watch.seen)
+        scenarios.assert_bridged(m, before)
+        assert watch.seen.talk.intact, watch.seen

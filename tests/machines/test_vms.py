@@ -1,0 +1,105 @@
+"""Bridges on hosts with each manager, in virtual machines: Debian's kernel, udev, real reboots."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from machines import scenarios
+from machines.conftest import Machines
+from machines.images import MANAGERS
+from machines.scenarios import CREATE
+
+MOST_LOST = 3
+ALL = [(manager, config) for manager in MANAGERS for config in ("static", "dhcp")]
+
+
+@pytest.mark.parametrize(("manager", "config"), ALL)
+def test_a_bridge_is_made_under_a_connection_and_survives_a_reboot(
+    machines: Machines, manager: str, config: str
+) -> None:
+    with machines.vm(manager, config) as m:
+        before = scenarios.look(m)
+        with m.watched() as watch:
+            time.sleep(2)
+        scenarios.note(m, "nothing changed", watch.seen)
+        scenarios.assert_unharmed(scenarios.create(m), MOST_LOST)
+        scenarios.assert_bridged(m, before)
+        m.reboot()
+        scenarios.assert_bridged(m, before)
+        undone = m.kvmnet("undo", "--yes", check=False)
+        assert undone.status == 0, undone
+        scenarios.assert_back(m, before)
+
+
+@pytest.mark.parametrize(
+    ("manager", "config"), [(x, ("dhcp", "static")[n % 2]) for n, x in enumerate(MANAGERS)]
+)
+def test_killed_it_is_put_back_and_so_is_what_no_gateway_answers_to(
+    machines: Machines, manager: str, config: str
+) -> None:
+    with machines.vm(manager, config) as m:
+        before = scenarios.look(m)
+        done = m.kill_at("step:3", ["kvmnet", *CREATE, m.uplink])
+        assert done.stdout.startswith("killed"), done
+        scenarios.assert_back(m, before, scenarios.BACK_S)
+        scenarios.assert_nothing_open(m)
+        scenarios.block_bridges(m)
+        with m.watched() as watch:
+            done = m.kvmnet(*CREATE, m.uplink, check=False)
+        assert done.status == 4, done
+        scenarios.assert_back(m, before)
+        assert watch.seen.talk.intact, watch.seen
+
+
+@pytest.mark.parametrize(
+    ("manager", "config"), [(x, ("static", "dhcp")[n % 2]) for n, x in enumerate(MANAGERS)]
+)
+def test_rebooted_half_way_it_comes_up_as_it_was(
+    machines: Machines, manager: str, config: str
+) -> None:
+    with machines.vm(manager, config) as m:
+        before = scenarios.look(m)
+        scenarios.begin_unconfirmed(m, 120)
+        m.power_cut()
+        scenarios.assert_back(m, before)
+        scenarios.assert_nothing_open(m)
+
+
+def test_a_bond_and_a_vlan_become_ports_and_frames_can_be_filtered(machines: Machines) -> None:
+    with machines.vm("networkd", "bond", nics=2) as m:
+        before = scenarios.look(m)
+        slave = m.kvmnet("bridge", "create", "br7", "--port", "enp0s3", "--yes", check=False)
+        assert slave.status == 3 and "bond0" in slave.stderr, slave
+        seen = scenarios.create(m, "--vlan-filtering")
+        scenarios.assert_unharmed(seen, MOST_LOST)
+        scenarios.assert_bridged(m, before)
+        assert m.links()["br0"]["linkinfo"]["info_data"]["vlan_filtering"] == 1
+        parent = m.kvmnet("bridge", "create", "br7", "--port", "enp0s4", "--yes", check=False)
+        assert parent.status == 3 and "enp0s4.10" in parent.stderr, parent
+        m.kvmnet("bridge", "create", "br10", "--port", "enp0s4.10", "--yes")
+        assert m.addresses("br10") == {"10.78.0.20/24"}
+        m.reboot()
+        scenarios.assert_bridged(m, before)
+        links = m.links()
+        assert links["enp0s4.10"]["master"] == "br10"
+        assert m.addresses("br10") == {"10.78.0.20/24"}
+        assert links["br0"]["linkinfo"]["info_data"]["vlan_filtering"] == 1
+
+
+def test_a_wireless_nic_is_refused_unless_it_speaks_with_four_addresses(
+    machines: Machines,
+) -> None:
+    with machines.vm("networkd", "static", kernel="generic") as m:
+        m.run(["modprobe", "mac80211_hwsim", "radios=2"])
+        scenarios.wait_for("wlan0", lambda: "wlan0" in m.links())
+        before = scenarios.look(m)
+        refused = m.kvmnet("bridge", "create", "br7", "--port", "wlan0", "--yes", check=False)
+        assert refused.status == 3, refused
+        assert "--lan-range" in refused.stderr and "wlan0" in refused.stderr
+        scenarios.assert_back(m, before)
+        m.run(["iw", "dev", "wlan0", "set", "4addr", "on"])
+        allowed = m.kvmnet("bridge", "create", "br7", "--port", "wlan0", "--yes", check=False)
+        assert allowed.status == 0, allowed
+        assert m.links()["wlan0"]["master"] == "br7"
