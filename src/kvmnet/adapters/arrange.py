@@ -2,11 +2,101 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+
+from msgspec import Struct
+
+from kvmnet.adapters import kernel
+from kvmnet.adapters.run import run
+from kvmnet.adapters.sysctl_write import write_sysctl
+from kvmnet.adapters.sysctls import read_sysctls
 from kvmnet.errors import Failed
+from kvmnet.formats.arrange import Command, Line, Setting, commands
 from kvmnet.model.arrangement import Arrangement
+from kvmnet.model.state import State
+
+TRIES = 3
+"""Somebody else, a host network manager most of all, may change a link between look and change."""
+_AT = re.compile(r"Command failed -:(\d+)")
+
+
+class _Miss(Struct, frozen=True):
+    """A command that the kernel refused, and why."""
+
+    line: Line
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.why} (`ip {self.line.text}`)"
 
 
 def carry_out(target: Arrangement) -> None:
-    """Do what is missing, in one batch. Raises `Failed` with the kernel's reason."""
-    del target
-    raise Failed("links can not be arranged yet")
+    """Do what is missing, in one batch. Raises `Failed` with the kernel's reason.
+
+    A command that fails is looked at again from what is there by then. If it still fails and the
+    host could be cut off by going on, that is the end; else the rest is done first.
+    """
+    misses: list[_Miss] = []
+    for _ in range(TRIES):
+        todo = commands(read_kernel(), target)
+        misses = _run(todo)
+        if not misses:
+            return
+        if misses[-1].line.essential and _again(misses[-1], target):
+            break
+    first = misses[-1] if misses[-1].line.essential else misses[0]
+    raise Failed(f"{first.line.link or 'the network'} could not be arranged", why=str(first))
+
+
+def _again(miss: _Miss, target: Arrangement) -> bool:
+    """Whether the same command would be tried again: nobody else has done it meanwhile."""
+    return any(
+        isinstance(x, Line) and x.text == miss.line.text for x in commands(read_kernel(), target)
+    )
+
+
+def read_kernel() -> State:
+    """What the kernel has now, as far as an arrangement can change it."""
+    links, addresses = kernel.read_links()
+    return State(
+        taken_at=0,
+        hostname="",
+        links=links,
+        addresses=addresses,
+        routes=kernel.read_routes(),
+        rules=kernel.read_rules(),
+        neighbours=kernel.read_neighbours(),
+        sysctls=read_sysctls(skip=frozenset(x.name for x in links if x.kind == "tap")),
+    )
+
+
+def _run(todo: Sequence[Command]) -> list[_Miss]:
+    """Take the commands; those that failed. It ends at an essential one that does."""
+    misses: list[_Miss] = []
+    for _, some in groupby(todo, type):
+        same = tuple(some)
+        for setting in same:
+            if isinstance(setting, Setting):
+                write_sysctl(setting.path, setting.value)
+        for miss in _run_batch([x for x in same if isinstance(x, Line)]):
+            misses.append(miss)
+            if miss.line.essential:
+                return misses
+    return misses
+
+
+def _run_batch(lines: Sequence[Line]) -> Iterator[_Miss]:
+    """`ip` stops at the first that fails; what comes after it is another batch."""
+    while lines:
+        text = "".join(f"{x.text}\n" for x in lines)
+        done = run(["ip", "-batch", "-"], stdin=text, accept=(0, 1, 2, 255))
+        if done.status == 0:
+            return
+        at = _AT.search(done.stderr)
+        number = int(at[1]) if at else 1
+        said = [x for x in done.stderr.splitlines() if x.strip() and not _AT.search(x)]
+        why = said[-1].removeprefix("RTNETLINK answers: ").removeprefix("Error: ") if said else ""
+        yield _Miss(lines[number - 1], why or "`ip` gave no reason")
+        lines = lines[number:]
