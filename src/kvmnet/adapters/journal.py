@@ -16,6 +16,7 @@ from kvmnet.errors import Failed, Refused
 from kvmnet.model.transaction import Transaction
 
 KEPT_IN_HISTORY = 100
+_CONFIRMED = ".confirmed"
 
 
 def state_directory() -> Path:
@@ -63,18 +64,24 @@ def begin(transaction: Transaction) -> None:
 
 def transactions() -> tuple[Transaction, ...]:
     """All that are on disk, oldest first. A file that can't be understood raises `Failed`."""
-    found = []
-    for path in sorted(_directory().glob("*.json")):
-        text = files.read_text(path)
-        try:
-            raw = text.encode("utf-8", "surrogateescape")
-            found.append(msgspec.json.decode(raw, type=Transaction))
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise Failed(
-                f"the journal {path} can not be understood", why=str(error),
-                hint="it may be from a newer kvmnet; move it away to go on without it",
-            ) from None  # fmt: skip
-    return tuple(found)
+    return tuple(_read(path) for path in sorted(_directory().glob("*.json")))
+
+
+def _read(path: Path) -> Transaction:
+    text = files.read_text(path)
+    try:
+        raw = text.encode("utf-8", "surrogateescape")
+        return msgspec.json.decode(raw, type=Transaction)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise Failed(
+            f"the journal {path} can not be understood", why=str(error),
+            hint="it may be from a newer kvmnet; move it away to go on without it",
+        ) from None  # fmt: skip
+
+
+def read(transaction_id: str) -> Transaction:
+    """One transaction as it is on disk now. Raises `NotFound`, `Failed`."""
+    return _read(path_of(transaction_id))
 
 
 def unfinished() -> tuple[Transaction, ...]:
@@ -92,8 +99,29 @@ def forget_old() -> None:
         files.remove(path_of(one.id))
     for half_written in _directory().glob(".*.json.*"):
         files.remove(half_written)
+    for marker in _directory().glob(f"*{_CONFIRMED}"):
+        files.remove(marker)
 
 
 def forget(transaction: Transaction) -> None:
     """Remove a transaction from the disk."""
     files.remove(path_of(transaction.id))
+
+
+def confirm(transaction_id: str) -> None:
+    """Leave the word that a person wants this transaction kept. Raises `Failed`."""
+    files.write_atomic(_marker(transaction_id), "", mode=0o600)
+
+
+def is_confirmed(transaction_id: str) -> bool:
+    """Whether a person has said so."""
+    return _marker(transaction_id).exists()
+
+
+def forget_confirmation(transaction_id: str) -> None:
+    """Remove the word again, whether it was left or not."""
+    files.remove(_marker(transaction_id))
+
+
+def _marker(transaction_id: str) -> Path:
+    return _directory() / f"{transaction_id}{_CONFIRMED}"

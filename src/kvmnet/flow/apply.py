@@ -1,8 +1,9 @@
 """How a plan becomes real, and how it is taken back.
 
-The whole story is `apply`: journal, steps, verify, keep; and on any failure, the undo of every step
-that was begun, in reverse order. A kvmnet that is killed leaves its journal open, and the next one
-that wants to change something finds it under the lock and undoes it first (`recover`).
+The whole story is `apply`: journal, guard, steps, verify, a person's word where it is asked for,
+keep; and on any failure, the undo of every step that was begun, in reverse order. A kvmnet that is
+killed leaves its journal open: the guard undoes it at once (`flow/guard.py`), and where there is
+none, the next kvmnet that wants to change something (`recover`).
 """
 
 from __future__ import annotations
@@ -13,35 +14,20 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from types import FrameType
-from typing import Any, Protocol
 
 import msgspec
 
-from kvmnet.adapters import journal, lock, steps
-from kvmnet.errors import Interrupted, KvmnetError, NotUndone, PermissionDenied, Unavailable, Undone
-from kvmnet.model.plan import Plan, PlannedStep
-from kvmnet.model.transaction import Outcome, Transaction
+from kvmnet.adapters import journal, lock, process, steps
+from kvmnet.core import reboot
+from kvmnet.errors import Failed, Interrupted, KvmnetError, PermissionDenied, Refused, Undone
+from kvmnet.flow import guard
+from kvmnet.flow.rollback import STEP_S, Watcher, close, deadline, undo
+from kvmnet.model.plan import Plan, PlannedStep, Prove
+from kvmnet.model.transaction import Confirm, Transaction
 
-Handler = Callable[[int, FrameType | None], Any] | int | signal.Handlers
+__all__ = ["Watcher", "apply", "changing", "recover"]
 
-STOPPING_SIGNALS = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
-
-
-class Watcher(Protocol):
-    """Is told how far a transaction is: for progress on a terminal, and for tests."""
-
-    def began(self, number: int, planned: PlannedStep) -> None:
-        """Step `number` (from 1) is in the journal and will be taken now."""
-
-    def done(self, number: int, planned: PlannedStep) -> None:
-        """Step `number` was taken."""
-
-    def undoing(self, planned: PlannedStep) -> None:
-        """The undo of a step will be taken now."""
-
-    def say(self, text: str) -> None:
-        """Something else that people should know."""
+_LOOK_AGAIN_S = 0.2
 
 
 @contextlib.contextmanager
@@ -55,49 +41,140 @@ def changing(command: str, watcher: Watcher) -> Iterator[None]:
         yield
 
 
-def apply(
-    plan: Plan, *, uri: str | None, command: str, verify: Callable[[], None], watcher: Watcher
-) -> None:
-    """Take the plan's steps and keep them if `verify` agrees, else undo them all.
+class _Run:
+    """A transaction on its way: what the journal says of it, kept up to date."""
 
-    `verify` raises a `KvmnetError` if the host is not as it should be now. Raises `Refused` (no
-    journal: nothing was touched), `PermissionDenied` (the same), `Undone`, `Interrupted` (all put
-    back), `NotUndone`.
+    def __init__(self, transaction: Transaction, watcher: Watcher) -> None:
+        self.current = transaction
+        self._watcher = watcher
+        self._is_guarded = reboot.needs_guard(transaction.plan)
+
+    def take_steps(self) -> None:
+        for number, planned in enumerate(self.current.plan.steps, start=1):
+            until = deadline(planned.step) if self._is_guarded else None
+            self._note(msgspec.structs.replace(self.current, begun=number, deadline=until))
+            self._watcher.began(number, planned)
+            steps.take(planned.step, self.current.uri)
+            self._watcher.done(number, planned)
+
+    def await_person(self) -> None:
+        """Wait until somebody confirms, wherever from. Raises `Failed` if nobody does in time."""
+        if self.current.confirm.by != "manual":
+            return
+        within_s = self.current.confirm.within_s
+        until = process.now() + within_s
+        self._note(
+            msgspec.structs.replace(self.current, waits_until=until, deadline=until + STEP_S)
+        )
+        self._watcher.say(
+            f"it works; to keep it, run `kvmnet confirm` within {within_s} seconds, in this or any "
+            "other terminal, or it is undone"
+        )
+        with _hangups_ignored():
+            while not journal.is_confirmed(self.current.id):
+                if process.now() > until:
+                    raise Failed(
+                        "it was not confirmed", why=f"nobody did within {within_s} seconds",
+                        hint="run it again with more time: --confirm manual=SECONDS",
+                    )  # fmt: skip
+                time.sleep(_LOOK_AGAIN_S)
+
+    def _note(self, transaction: Transaction) -> None:
+        self.current = transaction
+        journal.write(transaction)
+
+
+def apply(
+    plan: Plan,
+    *,
+    uri: str | None,
+    command: str,
+    verify: Callable[[], None],
+    watcher: Watcher,
+    confirm: Confirm = Confirm(),  # noqa: B008 (frozen)
+    undoes: str | None = None,
+) -> None:
+    """Take the plan's steps and keep them if `verify` and `confirm` agree, else undo them all.
+
+    `verify` raises a `KvmnetError` if the host is not as it should be now; `undoes` is the id of
+    the kept transaction that this plan takes back. Raises `Refused` (no journal or no guard:
+    nothing was touched), `PermissionDenied` (the same), `Undone`, `Interrupted` (all put back),
+    `NotUndone`.
     """
+    plan = _with_proofs(plan, confirm, watcher)
     _check_rights(plan)
-    current = _new_transaction(plan, uri, command)
+    transaction = _new_transaction(plan, uri, command)
+    transaction = msgspec.structs.replace(transaction, confirm=confirm, undoes=undoes)
+    journal.begin(transaction)
+    with _guarded(transaction):
+        _carry_out(_Run(transaction, watcher), verify, watcher)
+    journal.forget_old()
+
+
+def _carry_out(run: _Run, verify: Callable[[], None], watcher: Watcher) -> None:
+    title = run.current.plan.title
     try:
-        journal.begin(current)
-        for number, planned in enumerate(plan.steps, start=1):
-            current = msgspec.structs.replace(current, begun=number)
-            journal.write(current)
-            watcher.began(number, planned)
-            steps.take(planned.step, uri)
-            watcher.done(number, planned)
+        run.take_steps()
         verify()
-        _close(current, "kept")
+        run.await_person()
+        close(run.current, "kept", _why_kept(run.current))
     except KeyboardInterrupt:
-        undo(current, "stopped by the user", watcher)
+        undo(run.current, "stopped by the user", watcher)
         raise Interrupted(
-            f"{plan.title}: stopped by the user", why="everything was put back as it was"
+            f"{title}: stopped by the user", why="everything was put back as it was"
         ) from None
     except KvmnetError as error:
-        if current.begun == 0:
-            raise
-        undo(current, str(error), watcher, cause=error)
+        undo(run.current, str(error), watcher, cause=error)
         raise Undone(
-            f"{plan.title} did not work; everything was put back as it was",
+            f"{title} did not work; everything was put back as it was",
             why=str(error), hint=error.hint,
         ) from None  # fmt: skip
     except BaseException as error:  # a bug, or a terminal that went away: put back, then tell
-        undo(current, f"kvmnet failed: {error}", watcher)
+        undo(run.current, f"kvmnet failed: {error}", watcher)
         raise
-    journal.forget_old()
+
+
+def _why_kept(transaction: Transaction) -> str:
+    if transaction.confirm.by == "manual":
+        return "confirmed by a person"
+    return "not proven: --confirm none" if transaction.confirm.by == "none" else ""
+
+
+@contextlib.contextmanager
+def _guarded(transaction: Transaction) -> Iterator[None]:
+    """Have the guard watch over a change of how the host is reached. Raises `Refused`."""
+    if not reboot.needs_guard(transaction.plan):
+        yield
+        return
+    try:
+        watching = guard.start(transaction)
+    except BaseException as error:
+        guard.abandon(transaction)
+        if not isinstance(error, KvmnetError):
+            raise
+        raise Refused(
+            "nothing was changed",
+            why=f"the guard, which would undo it if kvmnet died: {error}",
+            hint=error.hint,
+        ) from None
+    try:
+        yield
+    finally:
+        watching.end()
+
+
+def _with_proofs(plan: Plan, confirm: Confirm, watcher: Watcher) -> Plan:
+    """The plan, without its proofs where nobody wants them."""
+    kept = tuple(x for x in plan.steps if not isinstance(x.step, Prove))
+    if confirm.by != "none" or len(kept) == len(plan.steps):
+        return plan
+    watcher.say("nothing will be proven (--confirm none): it is kept even if it cuts the host off")
+    return msgspec.structs.replace(plan, steps=kept)
 
 
 def _check_rights(plan: Plan) -> None:
     """Members of the group libvirt may change libvirt's networks, but not the host itself."""
-    beyond = [planned for planned in plan.steps if steps.needs_root(planned.step)]
+    beyond: list[PlannedStep] = [x for x in plan.steps if steps.needs_root(x.step)]
     if beyond and os.geteuid() != 0:
         raise PermissionDenied(
             f"{plan.title}: nothing was changed",
@@ -116,99 +193,32 @@ def _new_transaction(plan: Plan, uri: str | None, command: str) -> Transaction:
         command=command,
         uri=uri,
         plan=plan,
+        boot_id=process.boot_id(),
+        pid=os.getpid(),
+        pid_started=process.started(os.getpid()),
+        deadline=process.now() + STEP_S if reboot.needs_guard(plan) else None,
     )
-
-
-def _close(transaction: Transaction, outcome: Outcome, why: str = "") -> None:
-    journal.write(
-        msgspec.structs.replace(transaction, outcome=outcome, why=why, ended_at=int(time.time()))
-    )
-
-
-def undo(
-    transaction: Transaction, why: str, watcher: Watcher, *, cause: KvmnetError | None = None
-) -> None:
-    """Take the undo of every step that was begun, the last first; nothing stops it half-way.
-
-    An undo that fails does not keep the others from being taken; `NotUndone` names what is left.
-    A libvirt that was waited for in vain, by `cause` or an undo, is not waited for again.
-    """
-    with _signals_held():
-        left: list[str] = []
-        away = isinstance(cause, Unavailable)
-        for planned in reversed(transaction.plan.steps[: transaction.begun]):
-            if planned.undo is None:
-                continue
-            watcher.undoing(planned)
-            try:
-                if away:
-                    steps.check_possible(planned.undo, transaction.uri)
-                steps.take(planned.undo, transaction.uri)
-            except KvmnetError as error:
-                away = away or isinstance(error, Unavailable)
-                left.append(f"{planned.undo}: {error}")
-        if left:
-            _note_end(transaction, "stuck", "; ".join(left))
-            raise NotUndone(
-                f"{transaction.plan.title} failed, and not all of it could be undone",
-                why="; ".join(left),
-                hint="mend that and run any kvmnet command that changes something: it tries again "
-                f"(to give it up, move {journal.path_of(transaction.id)} away)",
-            )
-        _note_end(transaction, "undone", why)
-
-
-def _note_end(transaction: Transaction, outcome: Outcome, why: str) -> None:
-    """Note how it ended; where the disk is full, an undone transaction is forgotten instead."""
-    try:
-        _close(transaction, outcome, why)
-    except KvmnetError:
-        if outcome == "undone":
-            journal.forget(transaction)
 
 
 @contextlib.contextmanager
-def _signals_held() -> Iterator[None]:
-    """Ctrl-C and its like wait until the end: putting things back is never left half-way.
-
-    Blocking them keeps them from programs that are started meanwhile. It is not enough: a call to
-    libvirt that was left behind is a thread that still takes them, and Python would interrupt the
-    main thread for it. Where the undo itself fails, that is told rather than the signal.
-    """
-    came: list[int] = []
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING_SIGNALS)
-    handlers = _note_signals(came)
+def _hangups_ignored() -> Iterator[None]:
+    """A session that ends must not end the waiting: who confirms may come by another one."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         yield
-    except BaseException:
-        while signal.sigtimedwait(STOPPING_SIGNALS, 0) is not None:
-            pass
-        came.clear()
-        raise
     finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    if came:
-        raise KeyboardInterrupt
-
-
-def _note_signals(came: list[int]) -> dict[signal.Signals, Handler]:
-    """Have signals only noted in `came`; returns the handlers that did more."""
-    if threading.current_thread() is not threading.main_thread():
-        return {}  # Python runs handlers in the main thread alone
-    handlers: dict[signal.Signals, Handler] = {}
-    for number in STOPPING_SIGNALS:
-        handler = signal.getsignal(number)
-        if handler is not None:
-            handlers[number] = handler
-            signal.signal(number, lambda taken, _frame: came.append(taken))
-    return handlers
+        signal.signal(signal.SIGHUP, before)
 
 
 def recover(watcher: Watcher) -> None:
     """Undo what an earlier kvmnet left half-done. Only for the holder of the lock."""
     for transaction in reversed(journal.unfinished()):
+        if transaction.waits_until is not None and journal.is_confirmed(transaction.id):
+            close(transaction, "kept", "confirmed by a person; kvmnet was gone by then")
+            continue
         watcher.say(
             f"an earlier kvmnet was cut off at step {transaction.begun} of "
             f"{len(transaction.plan.steps)} of `{transaction.plan.title}`: undoing it"

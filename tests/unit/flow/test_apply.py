@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from kvmnet.errors import NotUndone
-from kvmnet.flow.apply import _signals_held
+from kvmnet.flow.rollback import signals_held
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def thread_that_takes_signals() -> Iterator[None]:
 @pytest.mark.usefixtures("thread_that_takes_signals")
 def test_signal_waits_until_everything_is_put_back() -> None:
     done: list[str] = []
-    with pytest.raises(KeyboardInterrupt), _signals_held():
+    with pytest.raises(KeyboardInterrupt), signals_held():
         for step in ("third", "second", "first"):
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(0.02)  # Python looks for signals when it comes back
@@ -43,7 +43,7 @@ def test_failed_undo_is_told_rather_than_the_signal(
 ) -> None:
     if helper:
         request.getfixturevalue("thread_that_takes_signals")
-    with pytest.raises(NotUndone), _signals_held():
+    with pytest.raises(NotUndone), signals_held():
         os.kill(os.getpid(), signal.SIGINT)
         raise NotUndone("something is left")
     assert signal.sigpending() == set()

@@ -1,0 +1,120 @@
+"""What kvmnet has systemd do for it: a timer that watches a transaction, a unit at the next boot.
+
+Facts: systemd-run(1), systemd.unit(5), systemd.special(7) on network-pre.target.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from kvmnet.adapters import files
+from kvmnet.adapters.run import run
+from kvmnet.errors import Failed, KvmnetError
+
+UNITS = Path("/etc/systemd/system")
+RECOVERY = "kvmnet-recover.service"
+TICK_S = 10
+
+_MANAGERS = (
+    "systemd-networkd.service NetworkManager.service networking.service ifupdown-pre.service "
+    "wicked.service dhcpcd.service"
+)
+
+
+def is_ours() -> bool:
+    """Whether systemd runs, and sees the same network, files and processes as this process.
+
+    What it starts for a kvmnet in a namespace of its own would change the wrong host.
+    """
+    if not Path("/run/systemd/system").is_dir():
+        return False
+    try:
+        return all(
+            os.readlink(f"/proc/1/ns/{kind}") == os.readlink(f"/proc/self/ns/{kind}")
+            for kind in ("net", "mnt", "pid")
+        )
+    except OSError:
+        return False
+
+
+def _timer(transaction_id: str) -> str:
+    return f"kvmnet-guard-{transaction_id}"
+
+
+def start_timer(transaction_id: str, argv: Sequence[str], env: Mapping[str, str]) -> None:
+    """Have PID 1 run a program every few seconds until `stop_timer`. Raises `KvmnetError`."""
+    run(
+        ["systemd-run", "--quiet", "--collect", f"--unit={_timer(transaction_id)}",
+         "--description=kvmnet: watch over a change of the network",
+         f"--on-active={TICK_S}s", f"--on-unit-inactive={TICK_S}s",
+         "--timer-property=AccuracySec=500ms", "--service-type=oneshot",
+         "--property=DefaultDependencies=no",
+         *(f"--setenv={name}={value}" for name, value in env.items()), "--", *argv]
+    )  # fmt: skip
+
+
+def stop_timer(transaction_id: str) -> None:
+    """Take the timer away; it is no error if there is none. Never raises."""
+    # One that stays finds nothing to do, and tries to end itself.
+    with contextlib.suppress(KvmnetError):
+        run(["systemctl", "--quiet", "stop", f"{_timer(transaction_id)}.timer"], accept=(0, 5))
+
+
+def install_recovery(
+    argv: Sequence[str], env: Mapping[str, str], *, needs: Sequence[Path], journal: Path
+) -> None:
+    """Have a program run at the next boot, before any network manager reads its files.
+
+    It runs only if `journal` is a folder with something in it; `needs` are paths that have to be
+    mounted by then. Raises `Failed`.
+    """
+    unit = UNITS / RECOVERY
+    link = UNITS / "sysinit.target.wants" / RECOVERY
+    files.put(unit, recovery_unit(argv, env, needs, journal), mode=0o644, owner=(0, 0))
+    try:
+        link.parent.mkdir(mode=0o755, exist_ok=True)
+        if not link.is_symlink():
+            link.symlink_to(f"../{RECOVERY}")
+    except OSError as error:
+        raise Failed(f"{link} could not be made", why=error.strerror or "") from None
+
+
+def recovery_unit(
+    argv: Sequence[str], env: Mapping[str, str], needs: Sequence[Path], journal: Path
+) -> str:
+    """The unit's text."""
+    lines = [
+        "# Made by kvmnet while it changes the host's network, and removed when it is done.",
+        "[Unit]",
+        "Description=Put back the network that kvmnet was changing when the host went down",
+        "DefaultDependencies=no",
+        "After=local-fs.target systemd-remount-fs.service",
+        f"RequiresMountsFor={' '.join(_quoted(str(path)) for path in needs)}",
+        "Wants=network-pre.target",
+        f"Before=network-pre.target {_MANAGERS}",
+        "Conflicts=shutdown.target",
+        "Before=shutdown.target",
+        f"ConditionDirectoryNotEmpty={str(journal).replace('%', '%%')}",
+        "",
+        "[Service]",
+        "Type=oneshot",
+        "TimeoutStartSec=60",
+        *(f"Environment={_quoted(f'{name}={value}')}" for name, value in env.items()),
+        f"ExecStart={' '.join(_quoted(word).replace('$', '$$') for word in argv)}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _quoted(word: str) -> str:
+    """A word in a unit file (systemd.syntax(7)); `%` would begin a specifier."""
+    text = word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
+    return f'"{text}"' if not text or set(text) & set(" \t'\"\\;") else text
+
+
+def remove_recovery() -> None:
+    """Take the unit away; it is no error if there is none. Raises `Failed`."""
+    files.remove(UNITS / "sysinit.target.wants" / RECOVERY)
+    files.remove(UNITS / RECOVERY)
