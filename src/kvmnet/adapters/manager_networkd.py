@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from pathlib import Path
@@ -10,7 +11,9 @@ from kvmnet.adapters import files
 from kvmnet.adapters.run import run
 from kvmnet.errors import Failed, InvalidInput, KvmnetError
 from kvmnet.formats import networkd
+from kvmnet.formats.iproute import parse_routes
 from kvmnet.model.handover import FileState, LinkUnit, NetworkdReload
+from kvmnet.model.host import Family
 from kvmnet.model.networkd import NetworkdLink, NetworkdView
 from kvmnet.model.values import Mac, parse_mac
 
@@ -18,7 +21,8 @@ _FOLDERS = ("etc", "run", "usr/local/lib", "usr/lib", "lib")
 """Highest precedence first (systemd.network(5))."""
 _STATE = "run/systemd/netif"
 _SETTLED_WITHIN_S = 10.0
-_ANNOUNCE_EVERY_S = 1.0
+_ANNOUNCE_EVERY_S = 0.4
+_FAMILIES: tuple[tuple[str, Family], ...] = (("-4", 4), ("-6", 6))
 _PERMANENT = "0"  # NET_ADDR_PERM in linux/netdevice.h
 
 
@@ -109,18 +113,23 @@ def reload(call: NetworkdReload) -> None:
     for state in call.volatile:
         if state.text is None:
             files.remove(Path(state.path))
+            with contextlib.suppress(OSError):  # not empty, or not there
+                Path(state.path).parent.rmdir()
         else:
             files.put(Path(state.path), state.text, mode=state.mode, owner=(state.uid, state.gid))
     if run(["systemctl", "is-active", "systemd-networkd.service"], accept=range(256)).status:
         return
     run(["networkctl", "reload"], timeout=20.0)
-    announced, begun = float("-inf"), time.monotonic()
-    while time.monotonic() - begun < _SETTLED_WITHIN_S:
+    _announce(call.bridges)
+    announced = begun = time.monotonic()
+    while not all(_is_settled(x) for x in call.links):
+        if time.monotonic() - begun > _SETTLED_WITHIN_S:
+            return
         if time.monotonic() - announced > _ANNOUNCE_EVERY_S:
             _announce(call.bridges)
+            for link in call.links:
+                _announce_routes(link.link)
             announced = time.monotonic()
-        if all(_is_settled(x) for x in call.links):
-            return
         time.sleep(0.02)
 
 
@@ -134,6 +143,26 @@ def _announce(bridges: tuple[str, ...]) -> None:
         group = files.read_optional(Path("/sys/class/net") / bridge / "netdev_group")
         if group is not None:
             run(["ip", "link", "set", "dev", bridge, "group", group])
+
+
+def _announce_routes(link: str) -> None:
+    """Have the kernel tell of the routes to the link's own subnets, which stay as they are.
+
+    networkd 252 forgets all it knew of a NIC that leaves a bridge, and does not ask again; it then
+    waits for ever for a way to the gateway that is there. The kernel tells nothing of an IPv4 route
+    that is replaced by itself: so first by one that says aloud what is the default (RFC 6928).
+    """
+    for option, family in _FAMILIES:
+        listed = ["ip", "-j", "-d", option, "route", "show", "dev", link, "proto", "kernel"]
+        for route in parse_routes(run(listed).stdout, family):
+            if route.destination == "fe80::/64" or route.type != "unicast":
+                continue
+            words = ["ip", option, "route", "replace", route.destination, "dev", link]
+            words += ["proto", "kernel", "metric", str(route.metric)]
+            words += ["scope", route.scope] if route.scope and family == 4 else []
+            words += ["src", route.source] if route.source else []
+            for same in (["initcwnd", "10"], []) if family == 4 else ([],):
+                run([*words, *same], accept=range(256))
 
 
 def _is_settled(wanted: LinkUnit) -> bool:

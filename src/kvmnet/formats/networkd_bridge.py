@@ -23,7 +23,7 @@ FOLDER = "/etc/systemd/network"
 _PREFIXES = ("50-kvmnet-", "10-kvmnet-", "05-kvmnet-", "00-kvmnet-", "00-00-kvmnet-")
 _PLAIN_NAME = re.compile(r"[\w.:+@-]+", re.ASCII)
 _OURS = "-kvmnet-"
-_NOTE_KEPT = (
+NOTE_KEPT = (
     "until the next boot networkd keeps the addresses of {bridge} even where a DHCP lease runs out:"
     " KeepConfiguration=yes in /run is what lets it take them over without a gap"
 )
@@ -34,7 +34,7 @@ def create(view: NetworkdView, takeover: Takeover) -> HandedOver:
     _check_free(view, takeover)
     prefix = choose_prefix(view)
     heir = _heir(view, takeover)
-    old = _sections(view, heir) if heir else ()
+    old = sections_in_force(view, heir) if heir else ()
     made = [
         _file(f"{prefix}{takeover.bridge}.netdev", netdev_text(takeover)),
         _file(f"{prefix}{takeover.bridge}.network", _bridge_text(takeover, heir, old)),
@@ -46,14 +46,14 @@ def create(view: NetworkdView, takeover: Takeover) -> HandedOver:
         *(LinkUnit(link=x.name, unit=_port_path(prefix, x.name)) for x in takeover.ports),
     ]
     released = tuple(x.name for x in takeover.ports)
-    notes = [_NOTE_KEPT.format(bridge=takeover.bridge)]
+    notes = [NOTE_KEPT.format(bridge=takeover.bridge)]
     notes += _notes(view, takeover, heir, old)
     return HandedOver(
         files=tuple(made),
         files_before=_before(view, made),
         calls=(calls.adopt((bridge_unit,), tuple(expected), (takeover.bridge,)),),
         calls_back_first=(calls.release(prefix, released),),
-        calls_back=(calls.take_back(view, prefix, released),),
+        calls_back=(calls.take_back(view, prefix, released, bridge_unit),),
         notes=tuple(notes),
     )
 
@@ -104,7 +104,7 @@ def _heir(view: NetworkdView, takeover: Takeover) -> NetworkdLink | None:
     return link
 
 
-def _sections(view: NetworkdView, link: NetworkdLink) -> tuple[Section, ...]:
+def sections_in_force(view: NetworkdView, link: NetworkdLink) -> tuple[Section, ...]:
     """What is in force for a link."""
     file = units.effective(view.files, ".network").get(PurePosixPath(link.unit or "").name)
     if file is None or file.path != link.unit:
@@ -133,7 +133,7 @@ def _bridge_text(takeover: Takeover, heir: NetworkdLink | None, old: tuple[Secti
     if takeover.address == "keep" and heir is not None:
         body = split.for_bridge(old, heir.name, takeover.bridge)
         source = f"The addressing of {takeover.bridge}: that of {heir.name} in {heir.unit}."
-        return _headed(source, head + _joined(body) + _identity(heir, body))
+        return _headed(source, head + _joined(body) + identity(heir, body))
     split.check(old)
     text = {
         "dhcp": "DHCP=ipv4\n",
@@ -143,12 +143,12 @@ def _bridge_text(takeover: Takeover, heir: NetworkdLink | None, old: tuple[Secti
     if not takeover.ports and "Without" not in text:
         text += "ConfigureWithoutCarrier=yes\n"
     needed = "" if takeover.ports and heir else "\n[Link]\nRequiredForOnline=no\n"
-    known = _identity(heir, ()) if heir and takeover.address == "dhcp" else ""
+    known = identity(heir, ()) if heir and takeover.address == "dhcp" else ""
     said = f"The addressing of {takeover.bridge}."
     return _headed(said, f"{head}{needed}\n[Network]\n{text}{known}")
 
 
-def _identity(heir: NetworkdLink, sections: tuple[Section, ...]) -> str:
+def identity(heir: NetworkdLink, sections: tuple[Section, ...]) -> str:
     """What makes the DHCP servers know the host again: the IAID is by default made of the NIC.
 
     networkd computes it from udev's name of the link or from its MAC (systemd.network(5), IAID=);
@@ -172,9 +172,9 @@ def _port_path(prefix: str, nic: str) -> str:
 def _port_file(view: NetworkdView, prefix: str, bridge: str, port: BridgePort) -> FileState:
     link = view.link(port.name)
     managed = link is not None and link.unit is not None
-    old = split.for_port(_sections(view, link)) if link is not None and managed else ()
+    old = split.for_port(sections_in_force(view, link)) if link is not None and managed else ()
     if link is not None and managed:
-        split.check(_sections(view, link))
+        split.check(sections_in_force(view, link))
     own = [x for x in old if x.name != "Network"]
     stays = "".join(x.text.split("]\n", 1)[1] for x in old if x.name == "Network")
     network = f"[Network]\nBridge={bridge}\nLinkLocalAddressing=no\nIPv6AcceptRA=no\n{stays}"
@@ -274,7 +274,7 @@ def delete(view: NetworkdView, takeover: Takeover) -> HandedOver:
         files=tuple(made),
         files_before=_before(view, made),
         calls_first=(calls.release(prefix, names),),
-        calls=(calls.give_back(view, prefix, names, returned),),
+        calls=(calls.without(calls.give_back(view, prefix, names, returned), own.path),),
         calls_back=(calls.settled(prefix, names, again),),
     )
 

@@ -65,11 +65,19 @@ def settled(prefix: str, released: tuple[str, ...], call: NetworkdReload) -> Net
     return NetworkdReload(volatile=(*gone, *call.volatile), bridges=call.bridges, links=call.links)
 
 
-def take_back(view: NetworkdView, prefix: str, nics: tuple[str, ...]) -> NetworkdReload:
+def take_back(
+    view: NetworkdView, prefix: str, nics: tuple[str, ...], bridge_unit: str
+) -> NetworkdReload:
     """NICs that were released are networkd's again, by the files that are in force for them now."""
     known = [x for x in view.links if x.name in nics and x.unit and x.state != "unmanaged"]
     links = tuple(LinkUnit(link=x.name, unit=x.unit) for x in known)
-    return give_back(view, prefix, nics, links)
+    return without(give_back(view, prefix, nics, links), bridge_unit)
+
+
+def without(call: NetworkdReload, bridge_unit: str) -> NetworkdReload:
+    """The call, with the drop-in gone by which the bridge kept what it had."""
+    gone = FileState(path=keep(bridge_unit).path, text=None)
+    return NetworkdReload(volatile=(gone, *call.volatile), bridges=call.bridges, links=call.links)
 
 
 def give_back(
