@@ -4,6 +4,9 @@ import os
 
 import pytest
 
+# Helpers of tests that assert: a failure should show the values, as in the tests themselves.
+pytest.register_assert_rewrite(*(f"machines.{x}" for x in ("lan", "machine", "scenarios")))
+
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Tests of real parts need root. Where it is missing they fail: a skip looks like a pass."""
