@@ -34,7 +34,7 @@ class Container(Machine):
         self.nics = nics
         root = images.tree(manager)
         self.lan = lan.Lan(ipv6=config == "dual")
-        self._cgroup = f"kvmnet-machine-{self.lan.pid}"
+        self._cgroup = f"kvmnet-machine-{os.getpid()}-{self.lan.pid}"
         self._init = 0
         self._nspawn: subprocess.Popen[bytes] | None = None
         try:
@@ -154,17 +154,24 @@ class Container(Machine):
         if self._nspawn is not None:
             self._nspawn.wait(STOP_S)
         end = time.monotonic() + 5
-        while not self._remove_cgroups() and time.monotonic() < end:
+        while _remove_cgroups(self._cgroup) and time.monotonic() < end:
             time.sleep(0.05)
 
-    def _remove_cgroups(self) -> bool:
-        whole = True
-        for top in (CGROUPS, *CGROUPS.glob("*")):
-            group = top / self._cgroup
-            for path in sorted(group.rglob("*/"), reverse=True) if group.is_dir() else ():
-                with contextlib.suppress(OSError):
-                    path.rmdir()
+
+def _remove_cgroups(name: str) -> bool:
+    """Remove the groups of that name with all below, and those of tests that were killed.
+
+    Whether any of that name is left: a group stays busy until its last process is gone.
+    """
+    left = False
+    for group in (*CGROUPS.glob("kvmnet-machine-*"), *CGROUPS.glob("*/kvmnet-machine-*")):
+        if group.is_symlink():
+            continue
+        owner = group.name.split("-")[2]
+        if group.name != name and Path("/proc", owner).exists():
+            continue
+        for path in (*sorted(group.rglob("*/"), reverse=True), group):
             with contextlib.suppress(OSError):
-                group.rmdir()
-            whole = whole and not group.exists()
-        return whole
+                path.rmdir()
+        left = left or (group.name == name and group.exists())
+    return left
