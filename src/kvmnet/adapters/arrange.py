@@ -75,7 +75,7 @@ def read_kernel() -> State:
 def _run(todo: Sequence[Command]) -> list[_Miss]:
     """Take the commands; those that failed. It ends at an essential one that does."""
     misses: list[_Miss] = []
-    for _, some in groupby(todo, type):
+    for _, some in groupby(todo, _batch):
         same = tuple(some)
         for setting in same:
             if isinstance(setting, Setting):
@@ -87,11 +87,20 @@ def _run(todo: Sequence[Command]) -> list[_Miss]:
     return misses
 
 
+def _batch(command: Command) -> str:
+    """What can be done by one program, and by which: settings are written, not run."""
+    if isinstance(command, Setting):
+        return ""
+    return "-6" if command.family == 6 else "-4" if command.family == 4 else "both"
+
+
 def _run_batch(lines: Sequence[Line]) -> Iterator[_Miss]:
     """`ip` stops at the first that fails; what comes after it is another batch."""
     while lines:
+        family = _batch(lines[0])
+        words = ["ip", *([] if family == "both" else [family]), "-batch", "-"]
         text = "".join(f"{x.text}\n" for x in lines)
-        done = run(["ip", "-batch", "-"], stdin=text, accept=(0, 1, 2, 255))
+        done = run(words, stdin=text, accept=(0, 1, 2, 255))
         if done.status == 0:
             return
         at = _AT.search(done.stderr)

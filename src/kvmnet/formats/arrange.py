@@ -19,7 +19,7 @@ from msgspec import Struct
 
 from kvmnet.formats import arrange_routes, ip_batch
 from kvmnet.model.arrangement import Arrangement, LinkTarget
-from kvmnet.model.host import Address, BridgeAttributes, Link, Neighbour
+from kvmnet.model.host import Address, BridgeAttributes, Family, Link, Neighbour
 from kvmnet.model.state import State
 from kvmnet.model.values import Ip
 
@@ -39,6 +39,8 @@ class Line(Struct, frozen=True, kw_only=True):
     """Which link it is about, for people."""
     essential: bool = False
     """If it fails, going on would cut the host off."""
+    family: Family | None = None
+    """Of a rule: it has to be in a batch of that family (`ip -6 -batch`)."""
 
 
 class Setting(Struct, frozen=True, kw_only=True):
@@ -63,17 +65,22 @@ def commands(now: State, target: Arrangement) -> tuple[Command, ...]:
     there = [x for x in target.links if x.bridge is not None or now.link(x.name) is not None]
     target = msgspec.structs.replace(target, links=tuple(there))
     for stage in (
-        _bridges, _settings, _up, _new_addresses, _neighbours, _enslaved, arrange_lines, _released,
-        _old_addresses, _old_neighbours, _absent, _finished, _link_local_mode,
+        _bridges, _settings, _up, _new_addresses, _neighbours, _enslaved, _routes_and_rules,
+        _released, _old_addresses, _old_neighbours, _absent, _finished, _link_local_mode,
     ):  # fmt: skip
         found += stage(now, target)
     return tuple(found)
 
 
-def arrange_lines(now: State, target: Arrangement) -> Iterator[Line]:
+def _routes_and_rules(now: State, target: Arrangement) -> Iterator[Line]:
     """Routes and rules, while every port is still one."""
-    for link, text in arrange_routes.lines(now, target):
+    names = _names(target)
+    for link, text in arrange_routes.route_lines(now, target, names):
         yield Line(text=text, link=link)
+    families: tuple[Family, ...] = (4, 6)
+    for family in families:
+        for link, text in arrange_routes.rule_lines(now, target, names, family):
+            yield Line(text=text, link=link, family=family)
 
 
 def _names(target: Arrangement) -> set[str]:
@@ -159,10 +166,13 @@ def _with_life(address: Address, now: State, names: set[str]) -> Address:
 
 
 def _new_addresses(now: State, target: Arrangement) -> Iterator[Line]:
+    """In such an order that the kernel lists them as before: new IPv6 ones come first there."""
     have = {_key(x) for x in now.addresses}
     names = _names(target)
     for link in target.links:
-        for address in link.addresses:
+        four = [x for x in link.addresses if x.family == 4]
+        six = [x for x in link.addresses if x.family == 6]
+        for address in (*four, *reversed(six)):
             if _key(address) not in have:
                 text = ip_batch.add_address(_with_life(address, now, names))
                 yield Line(text=text, link=link.name, essential=True)

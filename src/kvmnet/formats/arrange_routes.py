@@ -13,16 +13,9 @@ import msgspec
 
 from kvmnet.formats import ip_batch
 from kvmnet.model.arrangement import Arrangement
-from kvmnet.model.host import Address, Rule
+from kvmnet.model.host import Address, Family, Rule
 from kvmnet.model.routes import Hops, connected_route, grouped, made_by_kernel, route_key
 from kvmnet.model.state import State
-
-
-def lines(now: State, target: Arrangement) -> Iterator[tuple[str, str]]:
-    """Lines of a batch, each with the link that it is about."""
-    names = {x.name for x in target.links} | set(target.absent)
-    yield from _routes(now, target, names)
-    yield from _rules(now, target, names)
 
 
 def _identity(hops: Hops) -> object:
@@ -43,7 +36,8 @@ def _on(hops: Hops, names: set[str]) -> bool:
     return any(x.link in names for x in hops)
 
 
-def _routes(now: State, target: Arrangement, names: set[str]) -> Iterator[tuple[str, str]]:
+def route_lines(now: State, target: Arrangement, names: set[str]) -> Iterator[tuple[str, str]]:
+    """Lines of a batch, each with the link that it is about."""
     present = grouped(now.routes)
     have = {_identity(x) for x in present}
     addresses = [x for link in target.links for x in link.addresses if link.up]
@@ -97,13 +91,18 @@ def _with_life(hops: Hops, present: tuple[Hops, ...], names: set[str]) -> Hops:
     return tuple(msgspec.structs.replace(x, expires_s=life) for x in hops)
 
 
-def _rules(now: State, target: Arrangement, names: set[str]) -> Iterator[tuple[str, str]]:
-    old = [x for x in now.rules if {x.iif, x.oif} & names and x not in target.rules]
-    for rule in target.rules:
-        if rule not in now.rules:
+def rule_lines(
+    now: State, target: Arrangement, names: set[str], family: Family
+) -> Iterator[tuple[str, str]]:
+    """Lines of a batch of that family, each with the link that it is about."""
+    wanted = [x for x in target.rules if x.family == family]
+    have = [x for x in now.rules if x.family == family]
+    for rule in wanted:
+        if rule not in have:
             yield _named(rule), ip_batch.add_rule(rule)
-    for rule in old:
-        yield _named(rule), ip_batch.delete_rule(rule)
+    for rule in have:
+        if {rule.iif, rule.oif} & names and rule not in wanted:
+            yield _named(rule), ip_batch.delete_rule(rule)
 
 
 def _named(rule: Rule) -> str:

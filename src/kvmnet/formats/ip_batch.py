@@ -17,7 +17,6 @@ _WORD = re.compile(r"[!$-&(-\[\]-~]+")
 _CARRIED = ("home", "mngtmpaddr", "noprefixroute", "autojoin")
 """Flags of an address that people, or a manager, can give it."""
 _USABLE = frozenset({"REACHABLE", "PERMANENT", "NOARP"})
-ANYWHERE = {4: "0.0.0.0/0", 6: "::/0"}
 
 
 def line(*words: str) -> str:
@@ -140,6 +139,7 @@ def _hop(hop: Route) -> list[str]:
 
 
 def add_rule(rule: Rule) -> str:
+    """For a batch of the rule's family: no word of a rule tells it."""
     return line("rule", "add", *_rule(rule))
 
 
@@ -149,8 +149,7 @@ def delete_rule(rule: Rule) -> str:
 
 def _rule(rule: Rule) -> list[str]:
     words = ["not"] if rule.inverted else []
-    # The family is told by the address: a batch is one of both families.
-    words += ["from", ANYWHERE[rule.family] if rule.source == "all" else rule.source]
+    words += ["from", rule.source]
     words += ["to", rule.destination] if rule.destination != "all" else []
     words += ["iif", rule.iif] if rule.iif else []
     words += ["oif", rule.oif] if rule.oif else []
