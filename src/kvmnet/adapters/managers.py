@@ -158,6 +158,6 @@ def _follow(root: Path, path: Path, missing: list[Unread], depth: int) -> Iterab
                 break
             for other in sorted(root.glob(pattern)):
                 # ifupdown reads only plain names from a directory (run-parts(8)).
-                plain = re.fullmatch(r"[\w.-]+", other.name, re.ASCII)
+                plain = re.fullmatch(r"\w[\w.-]*", other.name, re.ASCII)
                 if plain and other.is_file():
                     yield from _follow(root, other, missing, depth + 1)

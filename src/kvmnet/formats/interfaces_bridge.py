@@ -7,6 +7,8 @@ are made by bridge-utils (bridge-utils-interfaces(5)), or by hooks with ip(8) wh
 
 from __future__ import annotations
 
+from pathlib import PurePosixPath
+
 from kvmnet.errors import NotFound, Refused
 from kvmnet.formats import interfaces_calls as calls
 from kvmnet.formats import interfaces_change
@@ -23,16 +25,21 @@ from kvmnet.formats.interfaces_options import (
 from kvmnet.formats.interfaces_select import Selection, hotplugged, replace_selected, select
 from kvmnet.formats.interfaces_view import IfupdownView
 from kvmnet.formats.interfaces_work import Work
-from kvmnet.model.handover import HandedOver
+from kvmnet.model.handover import FileState, HandedOver
 from kvmnet.model.takeover import Takeover
 
 MADE_BY_IFUP = frozenset({"bond", "vlan"})
 """Ports that are not there before ifup has made them."""
 
+_CLOUD = "/etc/cloud/cloud.cfg.d/99-kvmnet-disable-network-config.cfg"
+_CLOUD_TEXT = """\
+# kvmnet changed a file of ifupdown that cloud-init writes; so it must not write it again.
+network: {config: disabled}
+"""
 _METHODS = {"inet": {"static", "dhcp", "manual"}, "inet6": {"static", "auto", "dhcp", "manual"}}
 _QUIET_NIC = (
-    "up ip link set dev $IFACE addrgenmode none",
-    "up ip -6 address flush dev $IFACE",
+    "up ip link set dev $IFACE addrgenmode none || true",
+    "up ip -6 address flush dev $IFACE || true",
 )
 """Until it is a port it must not take an address by IPv6 autoconfiguration: it would keep it."""
 
@@ -54,13 +61,12 @@ def create(view: IfupdownView, takeover: Takeover) -> HandedOver:
     if heir is not None and _become(work, heir) and heir not in kept:
         kept = (heir, *kept)
     silent = tuple(x.name for x in takeover.ports if x.name != heir)
-    for name in silent:
-        _silence(work, name)
+    kept += tuple(x for x in silent if _silence(work, x) and x not in kept)
     renames = _renames(work, heir, takeover.bridge) if heir is not None else {}
     if heir is None:
         _add_bridge(work, kept)
     select(work, Selection(renames=renames, silent=silent, kept=kept))
-    files, before = work.files()
+    files, before = _with_cloud_init(work)
     handed = HandedOver(files=files, files_before=before, notes=(*work.notes, *_notes(work)))
     return calls.with_calls(handed, view, interfaces_change.created(work, renames, silent, kept))
 
@@ -103,9 +109,9 @@ def set_ports(view: IfupdownView, before: Takeover, after: Takeover) -> HandedOv
     names = tuple(x.name for x in added)
     for name in names:
         work.check_names(name)
-        _silence(work, name)
+    stay = [x for x in names if _silence(work, x)]
     _put_ports(work, before, after)
-    kept = tuple(x.name for x in added if x.kind in MADE_BY_IFUP)
+    kept = tuple(x.name for x in added if x.name in stay or x.kind in MADE_BY_IFUP)
     select(work, Selection(silent=names, kept=kept))
     files, files_before = work.files()
     handed = HandedOver(files=files, files_before=files_before, notes=tuple(work.notes))
@@ -173,19 +179,30 @@ def _insert(
     sheet.after(first.end - 1, *marks.aside("", work.bridge, heir, tuple(nic)))
 
 
-def _silence(work: Work, name: str) -> None:
-    """A port has no addresses of its own: its stanzas are put aside, the NIC's options stay."""
-    for number, block in enumerate(work.of(name)):
+def _silence(work: Work, name: str) -> bool:
+    """A port has no addresses of its own: its stanzas are put aside, the NIC's options stay.
+
+    Whether there are such options.
+    """
+    own, stays = work.of(name), False
+    for number, block in enumerate(own):
         sheet = work.sheets[block.sheet]
-        instead = () if number else (f"iface {name} inet manual\n",)
-        work.put_aside(sheet, block.head, name, *instead)
         for index, line in work.options(block):
-            if number or not is_nic_option(line.option, line.value):
+            if number == 0 and is_nic_option(line.option, line.value):
+                stays = True
+            else:
                 work.put_aside(sheet, index, name)
+        if number:
+            work.put_aside(sheet, block.head, name)
+    if own:
+        quiet = (f"{work.indent(own[0])}{x}\n" for x in (_QUIET_NIC if stays else ()))
+        head = f"iface {name} inet manual\n"
+        work.put_aside(work.sheets[own[0].sheet], own[0].head, name, head, *quiet)
     for alias in work.aliases(name):
         for block in work.of(alias):
             for index in (block.head, *(x for x, _ in work.options(block))):
                 work.put_aside(work.sheets[block.sheet], index, name)
+    return stays
 
 
 def _add_bridge(work: Work, kept: tuple[str, ...]) -> None:
@@ -246,6 +263,19 @@ def _check_method(work: Work, block: Block) -> None:
 
 def _has_no_scripts(work: Work, name: str) -> bool:
     return any(x.keyword == "no-scripts" and name in x.words for *_, x in work.lists())
+
+
+def _with_cloud_init(
+    work: Work,
+) -> tuple[tuple[FileState, ...], tuple[FileState, ...]]:
+    """cloud-init writes its file at a boot with a new instance id, unless it is told not to."""
+    files, before = work.files()
+    made = [x.path for x in files if PurePosixPath(x.path).name.startswith("50-cloud-init")]
+    if not made or work.view.cloud_init != "writes":
+        return files, before
+    work.notes.append(f"cloud-init writes {made[0]}: {_CLOUD} keeps it from undoing the change")
+    told = FileState(path=_CLOUD, text=_CLOUD_TEXT)
+    return (*files, told), (*before, FileState(path=_CLOUD, text=None))
 
 
 def _notes(work: Work) -> tuple[str, ...]:

@@ -92,20 +92,21 @@ def _unplug(
 ) -> None:
     """Nothing hotplugs a bridge: `auto` has to do it."""
     line = sheet.lines[index]
-    mine = [x for x in line.words[1:] if x in wanted.renames or x in wanted.silent]
-    if not mine:
-        return
-    rest = len(mine) < len(line.words) - 1
-    instead = physical(swap_words(line.raw, lambda x: "" if x in mine else x)) if rest else ()
-    new = [missing[x] for x in mine if x in missing]
+    gone = [x for x in line.words[1:] if x in (*wanted.renames, *wanted.silent)]
+    new = [missing[x] for x in gone if x in missing]
+    gone = [x for x in gone if x not in wanted.kept]
+    rest = len(gone) < len(line.words) - 1
+    left = physical(swap_words(line.raw, lambda x: "" if x in gone else x)) if rest else ()
+    autos = (f"{line.indent}auto {' '.join(new)}\n",) if new else ()
     if new:
-        names = " ".join((*wanted.kept, *new) if work.bridge in new else new)
-        instead = (*instead, f"{line.indent}auto {names}\n")
         work.notes.append(
-            f"{sheet.state.path}:{line.number}: `{line.keyword} {line.value}` becomes "
-            f"`auto {names}`: udev announces NICs, but nothing would announce the bridge"
+            f"{sheet.state.path}:{line.number}: `{line.keyword} {line.value}`: udev announces NICs, "
+            f"but nothing would announce a bridge: `auto {' '.join(new)}` brings it up"
         )
-    sheet.put(index, *marks.aside(line.raw, work.bridge, mine[0], instead))
+    if gone:
+        sheet.put(index, *marks.aside(line.raw, work.bridge, gone[0], (*left, *autos)))
+    elif autos:
+        sheet.after(index, *marks.aside("", work.bridge, work.bridge, autos))
 
 
 def hotplugged(work: Work, names: tuple[str, ...]) -> tuple[str, ...]:

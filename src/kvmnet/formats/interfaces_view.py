@@ -27,3 +27,5 @@ class IfupdownView(Struct, frozen=True, kw_only=True):
     """Other DHCP clients that serve the heir or the bridge: their programs' names."""
     tells_dns: bool = False
     """Whether ifupdown's hooks for resolvconf or systemd-resolved are there."""
+    cloud_init: Literal["absent", "writes", "keeps-off"] = "absent"
+    """keeps-off: it is there, and was told to leave the network alone."""
