@@ -1,4 +1,4 @@
-"""Asking neighbours: ARP for one address, IPv6 routers by solicitation."""
+"""Asking neighbours: ARP or ND for one address, IPv6 routers by solicitation."""
 
 from __future__ import annotations
 
@@ -20,10 +20,14 @@ from kvmnet.formats.icmp import (
     ICMPV6,
     Ipv6,
     decode_ipv6,
+    decode_neighbour_advertisement,
     decode_router_advertisement,
     encode_ipv6,
+    encode_neighbour_solicitation,
     encode_router_solicitation,
     link_local,
+    solicited_node,
+    solicited_node_mac,
 )
 from kvmnet.model.standin import MacResult, RouterResult
 from kvmnet.model.values import Ip, Mac
@@ -35,7 +39,7 @@ _ASK_AGAIN_S = 0.3
 _SOLICIT_AGAIN_S = 0.5
 
 
-def find_mac(nic: str, lifeline: int, ip: Ip, source: Ip, wait_s: float) -> MacResult:
+def find_mac(nic: str, lifeline: int | None, ip: Ip, source: Ip, wait_s: float) -> MacResult:
     """Who has `ip`? Asked again every 0.3 s. `source` 0.0.0.0 makes it a probe (RFC 5227)."""
     begin = time.monotonic()
     end = begin + wait_s
@@ -54,6 +58,40 @@ def find_mac(nic: str, lifeline: int, ip: Ip, source: Ip, wait_s: float) -> MacR
                 arp = decode_arp(received.frame.payload)
                 if arp is not None and arp.sender_ip == ip and arp.sender_mac != mac:
                     return MacResult(mac=arp.sender_mac, ms=(time.monotonic() - begin) * 1000)
+    return MacResult()
+
+
+def find_mac6(nic: str, ip: Ip, source: Ip, wait_s: float) -> MacResult:
+    """Who has the IPv6 address `ip`? Asked again every 0.3 s from `source`, an address of ours."""
+    begin = time.monotonic()
+    end = begin + wait_s
+    with PacketSocket(nic, IPV6) as sock:
+        mac = mac_text(sock.mac)
+        question = Ipv6(
+            source=source,
+            destination=solicited_node(ip),
+            next_header=ICMPV6,
+            payload=encode_neighbour_solicitation(ip, source, mac),
+        )
+        raw = encode_frame(
+            Frame(
+                destination=solicited_node_mac(ip),
+                source=mac,
+                ethertype=IPV6,
+                payload=encode_ipv6(question),
+            )
+        )
+        while (now := time.monotonic()) < end:
+            sock.send(raw)
+            until = min(end, now + _ASK_AGAIN_S)
+            while (received := sock.receive(until)) is not None:
+                packet = decode_ipv6(received.frame.payload)
+                # RFC 4861, 7.1.2: only from next door
+                if packet is None or packet.next_header != ICMPV6 or packet.hop_limit != 255:
+                    continue
+                if decode_neighbour_advertisement(packet.payload) == ip:
+                    found = received.frame.source
+                    return MacResult(mac=found, ms=(time.monotonic() - begin) * 1000)
     return MacResult()
 
 

@@ -37,6 +37,18 @@ def started(pid: int) -> int | None:
     return None if fields[0] in {"Z", "X"} else int(fields[_START_TIME])
 
 
+def ancestors() -> tuple[int, ...]:
+    """The pids of this process's parent, its parent, and so on."""
+    found: list[int] = []
+    pid = os.getppid()
+    while pid > 0 and pid not in found:
+        found.append(pid)
+        text = read_optional(_PROC / str(pid) / "stat") or ""
+        fields = text.rpartition(")")[2].split()
+        pid = int(fields[1]) if len(fields) > 1 else 0
+    return tuple(found)
+
+
 class Process:
     """Another process, held so that its number can't come to mean a different one."""
 

@@ -26,7 +26,7 @@ _AT_ONCE = 24
 _SMALL = 64
 
 
-def ping(ip: Ip, nic: str, lifeline: int, wait_s: float) -> PingResult:
+def ping(ip: Ip, nic: str, lifeline: int | None, wait_s: float) -> PingResult:
     """Echo requests every 0.25 s until one is answered or the time is over."""
     begin = time.monotonic()
     end = begin + wait_s
@@ -83,7 +83,7 @@ def _answer(raw: bytes, ip: Ip, ident: int) -> int | None:
     return echo.sequence
 
 
-def ask_name(server: Ip, name: str, nic: str, lifeline: int, wait_s: float) -> NameResult:
+def ask_name(server: Ip, name: str, nic: str, lifeline: int | None, wait_s: float) -> NameResult:
     """Ask for a name's addresses ("." asks for the root's servers), and the server for itself."""
     begin = time.monotonic()
     end = begin + wait_s
@@ -145,7 +145,7 @@ class _Names:
         )
 
 
-def connect(ip: Ip, port: int, nic: str, lifeline: int, wait_s: float) -> ConnectResult:
+def connect(ip: Ip, port: int, nic: str, lifeline: int | None, wait_s: float) -> ConnectResult:
     """A TCP connection, closed at once."""
     begin = time.monotonic()
     family = socket.AF_INET6 if ":" in ip else socket.AF_INET

@@ -89,6 +89,18 @@ def encode_neighbour_solicitation(target: Ip, source: Ip, mac: Mac) -> bytes:
     return _icmpv6(NEIGHBOUR_SOLICITATION, body, source, solicited_node(target))
 
 
+def solicited_node_mac(ip: Ip) -> Mac:
+    """The Ethernet group of `solicited_node` (RFC 2464, 7)."""
+    return Mac("33:33:" + IPv6Address(solicited_node(ip)).packed[12:].hex(":"))
+
+
+def decode_neighbour_advertisement(raw: bytes) -> Ip | None:
+    """The address whose owner answers (RFC 4861, 4.4)."""
+    if len(raw) < 24 or raw[0] != NEIGHBOUR_ADVERTISEMENT or raw[1]:
+        return None
+    return Ip(str(IPv6Address(raw[8:24])))
+
+
 def _icmpv6(kind: int, body: bytes, source: Ip, destination: Ip) -> bytes:
     pseudo = (
         IPv6Address(source).packed

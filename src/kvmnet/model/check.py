@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from ipaddress import ip_address
+
 from msgspec import Struct
 
+from kvmnet.errors import InvalidInput
 from kvmnet.model.values import Cidr, Ip
+
+_NAME = re.compile(r"[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*\.?",
+                   re.ASCII | re.IGNORECASE)  # fmt: skip
 
 
 class AddressThere(Struct, frozen=True, kw_only=True, tag="address-there"):
@@ -88,3 +95,33 @@ Check = (
     | PingAnswers
     | TcpConnects
 )
+
+_FORMS = "--check takes ping:HOST or tcp:HOST:PORT, for example tcp:192.168.1.10:443"
+
+
+def parse_check(text: str) -> Check:
+    """A check as people write it: `ping:HOST` or `tcp:HOST:PORT`, `[…]` around IPv6 with a port.
+
+    Raises `InvalidInput`.
+    """
+    kind, _, rest = text.partition(":")
+    if kind == "ping":
+        return PingAnswers(host=_host(rest, text))
+    if kind != "tcp":
+        raise InvalidInput(f"{text[:60]!a} is not a check", why=_FORMS)
+    host, _, port = rest.rpartition(":")
+    if not port.isascii() or not port.isdigit() or not 1 <= int(port[:6]) <= 65535:
+        raise InvalidInput(f"{text[:60]!a} has no port of 1 to 65535", why=_FORMS)
+    return TcpConnects(host=_host(host, text), port=int(port))
+
+
+def _host(text: str, whole: str) -> str:
+    """A name or an address, the brackets taken off."""
+    host = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+    try:
+        return str(ip_address(host))
+    except ValueError:
+        pass
+    if not _NAME.fullmatch(host) or len(host) > 253 or host.replace(".", "").isdigit():
+        raise InvalidInput(f"{whole[:60]!a} names no host: {host[:60]!a} is none", why=_FORMS)
+    return host
