@@ -100,8 +100,8 @@ def _unplug(
     autos = (f"{line.indent}auto {' '.join(new)}\n",) if new else ()
     if new:
         work.notes.append(
-            f"{sheet.state.path}:{line.number}: `{line.keyword} {line.value}`: udev announces NICs, "
-            f"but nothing would announce a bridge: `auto {' '.join(new)}` brings it up"
+            f"{sheet.state.path}:{line.number}: `{line.keyword} {line.value}` is no more: udev "
+            f"announces NICs, but nothing would announce a bridge; `auto {' '.join(new)}` does it"
         )
     if gone:
         sheet.put(index, *marks.aside(line.raw, work.bridge, gone[0], (*left, *autos)))
