@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 from kvmnet.adapters import files, manager_calls
@@ -22,5 +23,8 @@ def write(states: tuple[FileState, ...]) -> None:
         path = Path(state.path)
         if state.text is None:
             files.remove(path)
+            if path.parent.name.endswith((".network.d", ".netdev.d")):
+                with contextlib.suppress(OSError):  # others' drop-ins are in it, or it is gone
+                    path.parent.rmdir()
         else:
             files.put(path, state.text, mode=state.mode, owner=(state.uid, state.gid))

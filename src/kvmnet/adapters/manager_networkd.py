@@ -20,8 +20,8 @@ from kvmnet.model.values import Mac, parse_mac
 _FOLDERS = ("etc", "run", "usr/local/lib", "usr/lib", "lib")
 """Highest precedence first (systemd.network(5))."""
 _STATE = "run/systemd/netif"
-_SETTLED_WITHIN_S = 10.0
-_ANNOUNCE_EVERY_S = 0.4
+_SETTLED_WITHIN_S = 5.0
+_ANNOUNCE_EVERY_S = 0.2
 _FAMILIES: tuple[tuple[str, Family], ...] = (("-4", 4), ("-6", 6))
 _PERMANENT = "0"  # NET_ADDR_PERM in linux/netdevice.h
 
@@ -43,7 +43,7 @@ def observe(
 
 def _names(root: Path) -> list[str]:
     folder = root / "sys/class/net"
-    return sorted(x.name for x in folder.iterdir() if (x / "ifindex").exists())
+    return sorted(x.parent.name for x in folder.glob("*/ifindex"))
 
 
 def _units(root: Path) -> tuple[FileState, ...]:
@@ -113,8 +113,9 @@ def reload(call: NetworkdReload) -> None:
     for state in call.volatile:
         if state.text is None:
             files.remove(Path(state.path))
-            with contextlib.suppress(OSError):  # not empty, or not there
-                Path(state.path).parent.rmdir()
+            if Path(state.path).parent.suffix == ".d":
+                with contextlib.suppress(OSError):  # others' drop-ins are in it, or it is gone
+                    Path(state.path).parent.rmdir()
         else:
             files.put(Path(state.path), state.text, mode=state.mode, owner=(state.uid, state.gid))
     if run(["systemctl", "is-active", "systemd-networkd.service"], accept=range(256)).status:
