@@ -40,7 +40,7 @@ KERNEL_OPTIONS = (
     "console=ttyS0 root=/dev/vda rw quiet loglevel=3 mitigations=off nokaslr random.trust_cpu=on "
     "no_timer_check tsc=reliable cryptomgr.notests panic=-1 net.ifnames=1"
 )
-BOOT_MODULES = ("virtio_pci", "virtio_blk", "ext4")
+BOOT_MODULES = ("virtio_pci", "virtio_blk", "crc32c_generic", "ext4")
 OWN_DISK_SIZE = "96M"
 FSTAB = b"/dev/vdb /opt/kvmnet ext4 ro,nofail 0 0\n"
 _ids = itertools.count(1)
@@ -68,7 +68,7 @@ class Qemu:
         wire = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
 
         def there() -> bool:
-            assert self._process.poll() is None, self._log.read_text()[-2000:]
+            assert self._process.poll() is None, self._last_words()
             with contextlib.suppress(OSError):
                 wire.connect(str(self._folder / name))
                 return True
@@ -76,6 +76,11 @@ class Qemu:
 
         lan.wait_for(f"QEMU's {name}", there, STOP_S)
         return wire
+
+    def _last_words(self) -> str:
+        serial = self._folder / "serial.log"
+        console = serial.read_text(errors="replace") if serial.exists() else ""
+        return f"QEMU ended: {self._log.read_text()[-1000:]}{console[-2000:]}"
 
     def command(self, execute: str, **arguments: str) -> Any:
         """One QMP command and its answer (QEMU's own reference: qemu-qmp-ref)."""
@@ -119,7 +124,7 @@ class Qemu:
         """Ask until it answers: what is sent before the agent listens may be lost."""
         end = time.monotonic() + timeout
         while time.monotonic() < end:
-            assert self._process.poll() is None, self._log.read_text()[-2000:]
+            assert self._process.poll() is None, self._last_words()
             with contextlib.suppress(TimedOut):
                 self.ask_quickly()
                 return
