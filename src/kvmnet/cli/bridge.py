@@ -1,10 +1,15 @@
-"""Host bridges and what is plugged into them."""
+"""Host bridges: what is plugged into them, and making, changing and deleting them.
+
+A bridge that is made of the host's NIC takes its place without losing a packet. What worked before
+is proven to work after, or everything is put back, also when kvmnet or this connection dies; then
+the bridge is kept in the files of the host's own network manager.
+"""
 
 from __future__ import annotations
 
 import argparse
 
-from kvmnet.cli import output, picture
+from kvmnet.cli import bridge_change, output, picture
 from kvmnet.cli.host_documents import BridgeDocument, BridgeListDocument
 from kvmnet.core import views
 from kvmnet.flow.observe import Part
@@ -25,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser, common: argparse.ArgumentPars
     showing.add_argument("name", metavar="NAME", help="the bridge's name")
     picture.add_state_option(showing)
     showing.set_defaults(handler=show_bridge)
+    bridge_change.add_arguments(verbs, common)
 
 
 def list_bridges(args: argparse.Namespace) -> int:

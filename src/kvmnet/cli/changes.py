@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from kvmnet.cli import output
 from kvmnet.errors import Refused
-from kvmnet.model.plan import Plan, PlannedStep
+from kvmnet.model.plan import Plan, PlannedStep, Prove
 
 
 def change_options() -> argparse.ArgumentParser:
@@ -76,6 +76,9 @@ def describe(plan: Plan) -> list[str]:
     lines = [f"{plan.title}:"]
     for number, planned in enumerate(plan.steps, start=1):
         lines.append(f"  {number}. {planned.step}")
+        if isinstance(planned.step, Prove):
+            lines += [f"       {check}" for check in planned.step.checks]
+            continue
         lines.append(f"     disturbs: {planned.disturbs}")
         lines.append(f"     undo: {planned.undo if planned.undo is not None else 'none'}")
     if not plan.steps:

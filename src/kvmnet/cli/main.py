@@ -35,7 +35,7 @@ COMMANDS: tuple[tuple[str, str], ...] = (
     ("up", "a working NAT network for guests, proven by a probe"),
     ("mac", "MAC addresses that nobody uses"),
     ("network", "libvirt networks: list, show, create, start, stop, delete"),
-    ("bridge", "host bridges: list, show"),
+    ("bridge", "host bridges: list, show, create, delete, add-port, remove-port"),
     ("guest", "guests and their NICs: list, show"),
     ("probe", "what a guest on this network or bridge would experience"),
     ("state", "save a picture of this host to a file"),

@@ -178,7 +178,9 @@ class Prove(Struct, frozen=True, kw_only=True, tag="prove"):
     """Seconds."""
 
     def __str__(self) -> str:
-        return "prove that " + "; ".join(map(str, self.checks))
+        if len(self.checks) == 1:
+            return f"prove that {self.checks[0]}"
+        return f"prove that {len(self.checks)} things that worked still work"
 
 
 Step = (
