@@ -123,7 +123,7 @@ def create(view: NetplanView, takeover: Takeover) -> HandedOver:
     at = ("network", "bridges", takeover.bridge)
     renderer = _own_renderer(work, heir)
     value = _bridge_body(takeover, ids, renderer)
-    work.texts[home].put(at, Piece(rendered(takeover.bridge, value), value))
+    work.texts[home].set(at, value)
     for path, piece in pieces:
         work.texts[path].put((*at, _key(piece)), piece)
     told = heir.renderer if heir else _renderer(work)
@@ -168,7 +168,8 @@ def _inherited(work: Work, heir: Device | None, takeover: Takeover) -> list[tupl
         if heir.shared:
             text = NetplanText(text.text, path)
         for key in netplan_keys.moving(work.body(path, heir), heir.id):
-            found.append((path, text.cut(("network", heir.kind, heir.id, key))))
+            at = ("network", heir.kind, heir.id, key)
+            found.append((path, text.copy(at) if key in netplan_keys.BOTH else text.cut(at)))
     return found if takeover.address == "keep" else _addressing(takeover, heir.paths[-1])
 
 
@@ -203,7 +204,8 @@ def _port(work: Work, takeover: Takeover, port: BridgePort, home: str) -> str:
         text = work.texts[path]
         at = ("network", device.kind, device.id)
         for key in netplan_keys.moving(work.body(path, device), device.id):
-            text.cut((*at, key))
+            if key not in netplan_keys.BOTH:
+                text.cut((*at, key))
         if not work.body(path, device) and path != device.paths[-1]:
             text.cut(at)
             if not text.get("network", device.kind):
@@ -243,7 +245,7 @@ def _new_port(
             hint=f"give {port.name} a definition of its own",
         )
     value: dict[str, Any] = _match(facts, port.name)
-    work.texts[home].put(("network", "ethernets", id), Piece(rendered(id, value), value))
+    work.texts[home].set(("network", "ethernets", id), value)
     _neutral(work.texts[home], ("ethernets", id))
     return id
 

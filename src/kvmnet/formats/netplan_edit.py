@@ -38,6 +38,7 @@ class NetplanText:
         self._newline = "\r\n" if "\r\n" in text else "\n"
         self._lines = text.replace("\r\n", "\n").splitlines()
         self._unchanged: str | None = text
+        self._cached: Any = None
         self.data = self._load(text)
 
     @property
@@ -68,13 +69,25 @@ class NetplanText:
     def cut(self, path: Path) -> Piece:
         """Take an entry out, with the comments that stand right above it."""
         self._to_block(path[:-1])
+        begin, end, _ = self._with_comments(path)
+        piece = self.copy(path)
+        del self._lines[begin:end]
+        self._touched()
+        del self._parent(path)[path[-1]]
+        return piece
+
+    def copy(self, path: Path) -> Piece:
+        """An entry as `cut` gives it, which stays where it is."""
+        self._to_block(path[:-1])
+        begin, end, column = self._with_comments(path)
+        lines = [x[column:] if x.strip() else "" for x in self._lines[begin:end]]
+        return Piece(lines, self.get(*path))
+
+    def _with_comments(self, path: Path) -> tuple[int, int, int]:
         begin, end, column = self._span(path)
         while begin > 0 and self._is_comment(begin - 1, column):
             begin -= 1
-        lines = [x[column:] if x.strip() else "" for x in self._lines[begin:end]]
-        del self._lines[begin:end]
-        self._unchanged = None
-        return Piece(lines, self._parent(path).pop(path[-1]))
+        return begin, end, column
 
     def put(self, path: Path, piece: Piece) -> None:
         """Add an entry at the end of its parent, which is made if it is not there."""
@@ -84,7 +97,7 @@ class NetplanText:
         self._to_block(parent)
         at, column = self._place_below(parent)
         self._lines[at:at] = [f"{' ' * column}{x}" if x else "" for x in piece.lines]
-        self._unchanged = None
+        self._touched()
         self._parent(path)[key] = piece.value
 
     def set(self, path: Path, value: Value) -> None:
@@ -96,7 +109,7 @@ class NetplanText:
         begin, end, column = self._span(path)
         lines = rendered(path[-1], value, self._step())
         self._lines[begin:end] = [" " * column + x for x in lines]
-        self._unchanged = None
+        self._touched()
         self._parent(path)[path[-1]] = value
 
     def _keys(self, path: Path) -> frozenset[str]:
@@ -124,10 +137,14 @@ class NetplanText:
             raise InvalidInput(f"{self.path} is not netplan's YAML", why="it is no mapping")
         return data or {}
 
-    def _tree(self) -> Any:
-        from ruamel.yaml import YAML
+    def _touched(self) -> None:
+        self._unchanged = self._cached = None
 
-        return YAML(typ="rt", pure=True).load("\n".join([*self._lines, ""])) or {}
+    def _tree(self) -> Any:
+        """The document with the places of its keys; read again only after a change."""
+        if self._cached is None:
+            self._cached = _round_trip().load("\n".join([*self._lines, ""])) or {}
+        return self._cached
 
     def _to_block(self, path: Path) -> None:
         """Write the mappings on a path in block style, if one is in braces (as in JSON)."""
@@ -141,13 +158,10 @@ class NetplanText:
                 flow = True
                 node.fa.set_block_style()
         if flow:
-            from ruamel.yaml import YAML
-
-            writer, out = YAML(typ="rt", pure=True), io.StringIO()
-            writer.width, writer.preserve_quotes = 4096, True
-            writer.dump(tree, out)
+            out = io.StringIO()
+            _round_trip().dump(tree, out)
             self._lines = out.getvalue().splitlines()
-            self._unchanged = None
+            self._touched()
 
     def _span(self, path: Path) -> tuple[int, int, int]:
         """First line, line after the last, and column of an entry."""
@@ -205,6 +219,14 @@ class NetplanText:
         tree = self._tree()
         nodes = (tree, tree.get("network"))
         return all(hasattr(x, "fa") and not x.fa.flow_style() for x in nodes)
+
+
+def _round_trip() -> Any:
+    from ruamel.yaml import YAML
+
+    yaml = YAML(typ="rt", pure=True)
+    yaml.width, yaml.preserve_quotes = 4096, True
+    return yaml
 
 
 def rendered(key: str, value: Value, step: int = 2) -> list[str]:

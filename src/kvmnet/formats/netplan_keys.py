@@ -27,6 +27,8 @@ _STAYS = _words(
     " virtual-function-count embedded-switch-mode delay-virtual-functions-rebind link auth"
     " activation-mode renderer networkmanager interfaces parameters id regulatory-domain"
 )
+BOTH = _words("optional")
+"""Said of the bridge and of the NIC: the host's start waits for neither."""
 BRIDGE_ONLY = _words("interfaces macaddress mtu parameters renderer networkmanager openvswitch")
 NEUTRAL: dict[str, Any] = {"dhcp4": False, "dhcp6": False, "accept-ra": False, "link-local": []}
 """What a port says about addresses: none at all."""
