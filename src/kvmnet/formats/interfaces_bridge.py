@@ -114,7 +114,8 @@ def set_ports(view: IfupdownView, before: Takeover, after: Takeover) -> HandedOv
     kept = tuple(x.name for x in added if x.name in stay or x.kind in MADE_BY_IFUP)
     select(work, Selection(silent=names, kept=kept))
     files, files_before = work.files()
-    handed = HandedOver(files=files, files_before=files_before, notes=tuple(work.notes))
+    back = [f"{x}'s own stanza is back: ifup {x}" for x in sorted(old - new) if work.of(x)]
+    handed = HandedOver(files=files, files_before=files_before, notes=(*work.notes, *back))
     down = tuple(x for x in names if x not in kept and x in view.up)
     change = Change(up=(), down=down, moves=calls.ends(view, names))
     return calls.with_calls(handed, view, change)
@@ -143,6 +144,7 @@ def _become(work: Work, heir: str) -> bool:
         raise Refused(
             f"{heir} can not be handed to ifupdown",
             why=f"no file of ifupdown's has a stanza for {heir}",
+            hint="kvmnet bridge create --no-persist",
         )
     for block in own:
         _check_method(work, block)
@@ -280,6 +282,9 @@ def _with_cloud_init(
 
 def _notes(work: Work) -> tuple[str, ...]:
     found = []
+    if any(f"#kvmnet {work.bridge} " in x.text() for x in work.sheets):
+        found.append(f"lines of ifupdown's files that begin with #kvmnet {work.bridge} are what "
+                     f"`kvmnet bridge delete {work.bridge}` puts back")  # fmt: skip
     if work.takeover.ports:
         ports = " ".join(x.name for x in work.takeover.ports)
         found.append(f"ifupdown knows ports by their names: if {ports} is ever renamed, "

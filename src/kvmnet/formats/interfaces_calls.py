@@ -45,14 +45,14 @@ def with_calls(handed: HandedOver, view: IfupdownView, change: Change) -> Handed
         calls=_calls(change),
         calls_back_first=_held(back),
         calls_back=_calls(back),
-        disturbs="nobody" if not change.moves else handed.disturbs,
     )
 
 
 def _calls(change: Change) -> tuple[ManagerCall, ...]:
     """New DNS servers before the old ones go: there is no moment without."""
-    state = IfstateSet(up=change.up, down=change.down)
-    return (*change.moves, state, *change.dns_start, *change.dns_stop)
+    told = change.up or change.down
+    state = (IfstateSet(up=change.up, down=change.down),) if told else ()
+    return (*change.moves, *state, *change.dns_start, *change.dns_stop)
 
 
 def _held(change: Change) -> tuple[ManagerCall, ...]:

@@ -100,8 +100,8 @@ def _unplug(
     autos = (f"{line.indent}auto {' '.join(new)}\n",) if new else ()
     if new:
         work.notes.append(
-            f"{sheet.state.path}:{line.number}: `{line.keyword} {line.value}` is no more: udev "
-            f"announces NICs, but nothing would announce a bridge; `auto {' '.join(new)}` does it"
+            f"{sheet.state.path}:{line.number}: `{line.keyword}` waits for udev, which announces "
+            f"NICs but no bridge; `auto {' '.join(new)}` brings it up when the host starts"
         )
     if gone:
         sheet.put(index, *marks.aside(line.raw, work.bridge, gone[0], (*left, *autos)))

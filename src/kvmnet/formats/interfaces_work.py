@@ -10,7 +10,7 @@ import msgspec
 
 from kvmnet.errors import Refused
 from kvmnet.formats import interfaces_marks as marks
-from kvmnet.formats.interfaces_hooks import HOOKS, names, rewire
+from kvmnet.formats.interfaces_hooks import HOOKS, rewire
 from kvmnet.formats.interfaces_lines import Block, Line, Sheet, blocks, swap_words
 from kvmnet.formats.interfaces_view import IfupdownView
 from kvmnet.model.handover import FileState
@@ -75,8 +75,6 @@ class Work:
             for index, line in self.options(block):
                 if line.option not in HOOKS or sheet.now(index) != (line.raw,):
                     continue
-                if not names(line.raw, old):
-                    continue
                 text, clear = rewire(line.raw, old, new)
                 if not clear:
                     self.refuse(sheet, line, f"its hook names {old}, and it is not clear whether "
@@ -85,7 +83,9 @@ class Work:
                 if text != line.raw:
                     sheet.put(index, text)
                     where = f"{sheet.state.path}:{line.number}"
-                    self.notes.append(f"{where}: the hook speaks of {new} now: {text.strip()}")
+                    self.notes.append(
+                        f"{where}: the hook speaks of {new} now: {' '.join(text.split())}"
+                    )
 
     def check_names(self, name: str) -> None:
         """Refuse what names the link in a way that is not followed here."""
