@@ -94,7 +94,7 @@ def forget_old() -> None:
 
     Only for the holder of the lock.
     """
-    done = [one for one in transactions() if one.outcome in {"kept", "undone"}]
+    done = [one for one in transactions() if one.outcome not in {"open", "stuck"}]
     for one in done[: max(0, len(done) - KEPT_IN_HISTORY)]:
         files.remove(path_of(one.id))
     for half_written in _directory().glob(".*.json.*"):

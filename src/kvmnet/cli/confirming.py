@@ -18,7 +18,13 @@ MAX_CONFIRM_S = 86_400
 def confirm_options() -> argparse.ArgumentParser:
     """The options, as a parent parser."""
     options = argparse.ArgumentParser(add_help=False)
-    group = options.add_argument_group("options of commands that change the host's own network")
+    add_confirm_options(options)
+    return options
+
+
+def add_confirm_options(parser: argparse.ArgumentParser) -> None:
+    """The options of every command that changes the host's own network."""
+    group = parser.add_argument_group("options of commands that change the host's own network")
     group.add_argument(
         "--confirm", metavar="auto|manual[=S]|none", default="auto",
         help="who decides whether it is kept: packets; packets and then you, by `kvmnet confirm` "
@@ -28,7 +34,6 @@ def confirm_options() -> argparse.ArgumentParser:
         "--check", metavar="ping:HOST|tcp:HOST:PORT", action="append", default=[],
         help="keep it only if this works too (may be repeated)",
     )  # fmt: skip
-    return options
 
 
 def confirm(args: argparse.Namespace) -> Confirm:

@@ -16,6 +16,7 @@ from kvmnet.lab.status import GuestStatus, PlaceStatus
 from kvmnet.model.plan import Plan
 from kvmnet.model.probe import ProbeReport
 from kvmnet.model.state import Unread
+from kvmnet.model.transaction import Outcome
 from kvmnet.model.values import Mac
 
 
@@ -84,6 +85,34 @@ class PlanDocument(Struct, frozen=True, kw_only=True):
     version: int = 1
     plan: Plan
     applied: bool
+
+
+class HistoryEntry(Struct, frozen=True, kw_only=True):
+    """One change."""
+
+    id: str
+    began_at: int
+    """Seconds since the epoch."""
+    ended_at: int | None
+    """None: it is under way, or was cut off."""
+    command: str
+    title: str
+    outcome: Outcome
+    why: str
+    steps: int
+    begun: int
+    """How many of the steps were begun."""
+    undoes: str | None
+    """The id of the kept change that this one took back."""
+    taken_back_by: str | None
+
+
+class HistoryDocument(Struct, frozen=True, kw_only=True):
+    """`kvmnet history --json`, the oldest first."""
+
+    format: Literal["kvmnet.history"] = "kvmnet.history"
+    version: int = 1
+    transactions: tuple[HistoryEntry, ...]
 
 
 class UpDocument(Struct, frozen=True, kw_only=True):

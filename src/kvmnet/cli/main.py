@@ -38,6 +38,9 @@ COMMANDS: tuple[tuple[str, str], ...] = (
     ("bridge", "host bridges: list, show, create, delete, add-port, remove-port"),
     ("guest", "guests and their NICs: list, show"),
     ("probe", "what a guest on this network or bridge would experience"),
+    ("confirm", "keep a change that waits for your word"),
+    ("undo", "take back a change that was kept"),
+    ("history", "what kvmnet has changed, how it ended and why"),
     ("state", "save a picture of this host to a file"),
     ("lab", "a small real world in which everything can be tried"),
 )

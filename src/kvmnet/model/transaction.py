@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from kvmnet.model.plan import Plan
 
-Outcome = Literal["open", "kept", "undone", "stuck"]
+Outcome = Literal["open", "kept", "undone", "stuck", "given-up"]
 
 TRANSACTION_VERSION = 1
 
@@ -43,7 +43,8 @@ class Transaction(Struct, frozen=True, kw_only=True):
     begun: int = 0
     """How many steps were begun; the last of them may be half done."""
     outcome: Outcome = "open"
-    """open: under way, or cut off; stuck: undoing failed."""
+    """open: under way, or cut off; stuck: undoing failed; given-up: the same, and a person decided
+    to leave it so."""
     why: str = ""
     confirm: Confirm = Confirm()
     boot_id: str | None = None
