@@ -15,8 +15,8 @@ from msgspec import Struct
 
 from kvmnet.core import bridge_firewall, bridge_plan
 from kvmnet.core.bridge_plan import BridgeChange
-from kvmnet.errors import Unavailable
-from kvmnet.flow import backends
+from kvmnet.errors import Refused, Unavailable
+from kvmnet.flow import backends, taking_back
 from kvmnet.flow.apply import Watcher, apply, changing
 from kvmnet.flow.baseline import baseline
 from kvmnet.flow.observe import Part, observe
@@ -24,7 +24,7 @@ from kvmnet.model.check import Check
 from kvmnet.model.desired import BridgeRequest
 from kvmnet.model.handover import FileState, HandedOver
 from kvmnet.model.host import NicOwner
-from kvmnet.model.plan import HandOver, Plan, PlannedStep, Prove
+from kvmnet.model.plan import Arrange, HandOver, Plan, PlannedStep, Prove
 from kvmnet.model.state import State
 from kvmnet.model.transaction import Confirm
 
@@ -41,6 +41,8 @@ KEPT_PROOF_S = 45.0
 """A manager may take a while to make what it was told its own: DHCP, duplicate detection."""
 
 Planner = Callable[[State], BridgeChange]
+"""A pure function that knows what the user wants."""
+
 Consent = Callable[[Plan], None]
 
 
@@ -89,8 +91,52 @@ def propose(
 
     Raises the planner's refusals.
     """
+    return _propose(planner, uri, extra, watcher).plan
+
+
+class _Proposal(Struct, frozen=True, kw_only=True):
+    plan: Plan
+    undoes: str | None = None
+    """The id of the transaction that it takes back."""
+
+
+def _propose(
+    planner: Planner, uri: str | None, extra: tuple[Check, ...], watcher: Watcher
+) -> _Proposal:
     state = look(uri, watcher)
     change = planner(state)
+    if change.before is not None and change.takeover is None:
+        exact = _taken_back(change, extra, watcher)
+        if exact is not None:
+            return exact
+    return _Proposal(plan=_plan(state, change, extra, watcher))
+
+
+def _taken_back(
+    change: BridgeChange, extra: tuple[Check, ...], watcher: Watcher
+) -> _Proposal | None:
+    """A bridge that is as kvmnet made it goes by the very undo: every byte is as it was."""
+    every = taking_back.history()
+    gone = taking_back.taken_back_by(every)
+    made = [
+        x for x in every
+        if x.outcome == "kept" and x.id not in gone and _makes(x.plan, change.bridge)
+    ]  # fmt: skip
+    if not made:
+        return None
+    try:
+        plan = taking_back.propose(made[-1], extra, watcher)
+    except Refused:
+        return None  # something else was changed since: the files are edited instead
+    plan = msgspec.structs.replace(plan, title=change.title, notes=change.notes)
+    return _Proposal(plan=plan, undoes=made[-1].id)
+
+
+def _makes(plan: Plan, bridge: str) -> bool:
+    return any(isinstance(x.undo, Arrange) and bridge in x.undo.target.absent for x in plan.steps)
+
+
+def _plan(state: State, change: BridgeChange, extra: tuple[Check, ...], watcher: Watcher) -> Plan:
     if change.arrange is None:
         return Plan(title=change.title, notes=change.notes)
     walls = _walls(state, change)
@@ -121,12 +167,13 @@ def carry_out(
 ) -> Plan:
     """Plan under the lock, ask, apply under the guard, prove. Returns the plan."""
     with changing(command, watcher):
-        plan = propose(planner, uri=uri, extra=extra, watcher=watcher)
+        proposal = _propose(planner, uri, extra, watcher)
+        plan = proposal.plan
         consent(plan)
         if plan.steps:
             apply(
                 plan, uri=uri, command=command, verify=lambda: None, watcher=watcher,
-                confirm=confirm,
+                confirm=confirm, undoes=proposal.undoes,
             )  # fmt: skip
         return plan
 
