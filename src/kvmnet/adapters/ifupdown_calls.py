@@ -24,6 +24,7 @@ DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 BIND_S = 30.0
 """An answer to INIT-REBOOT takes milliseconds; without one dhclient begins again after 10 s."""
 END_S = 3.0
+LINK_LOCAL_S = 5.0
 DNS_HOOKS = ("000resolvconf", "resolvconf", "resolved")
 
 
@@ -139,6 +140,8 @@ def _carry_leases(old: DhcpClient, new: DhcpClient) -> None:
 def _start(client: DhcpClient) -> None:
     """Run it as ifup does: it goes into the background once it has its lease."""
     argv = list(client.argv)
+    if client.family == 6:
+        _wait_for_link_local(client.link)
     scope = ["systemd-run", "--scope", "--collect", "--quiet", "--"]
     try:
         # Without a unit of its own it would end with ours, the guard's or a session's.
@@ -149,6 +152,14 @@ def _start(client: DhcpClient) -> None:
         _launch(argv, client)
     if client.family == 4:
         _renew_lifetime(client)
+
+
+def _wait_for_link_local(link: str) -> None:
+    """dhclient -6 ends at once where the link has no address yet to send from."""
+    end = time.monotonic() + LINK_LOCAL_S
+    show = ["ip", "-6", "-o", "address", "show", "dev", link, "scope", "link", "-tentative"]
+    while not run(show).stdout and time.monotonic() < end:
+        time.sleep(0.1)
 
 
 def _launch(argv: list[str], client: DhcpClient) -> None:
