@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from msgspec import Struct
 
@@ -41,7 +41,7 @@ class _Row(Struct, frozen=True, kw_only=True):
     load: Callable[[], Backend]
 
 
-class _Pair:
+class _Pair(Generic[V]):
     """A manager's reader and its pure functions as a `Backend`."""
 
     def __init__(
@@ -51,22 +51,24 @@ class _Pair:
         delete: Callable[[V, Takeover], HandedOver],
         set_ports: Callable[[V, Takeover, Takeover], HandedOver],
     ) -> None:
-        def view(takeover: Takeover) -> V:
-            ports = tuple(x.name for x in takeover.ports)
-            return observe(ROOT, takeover.heir_of, ports, takeover.bridge)
+        self._observe = observe
+        self._create = create
+        self._delete = delete
+        self._set_ports = set_ports
 
-        self._create = lambda takeover: create(view(takeover), takeover)
-        self._delete = lambda takeover: delete(view(takeover), takeover)
-        self._set_ports = lambda before, after: set_ports(view(after), before, after)
+    def _view(self, *takeovers: Takeover) -> V:
+        last = takeovers[-1]
+        ports = dict.fromkeys(port.name for x in takeovers for port in x.ports)
+        return self._observe(ROOT, last.heir_of, tuple(ports), last.bridge)
 
     def create(self, takeover: Takeover) -> HandedOver:
-        return self._create(takeover)
+        return self._create(self._view(takeover), takeover)
 
     def delete(self, takeover: Takeover) -> HandedOver:
-        return self._delete(takeover)
+        return self._delete(self._view(takeover), takeover)
 
     def set_ports(self, before: Takeover, after: Takeover) -> HandedOver:
-        return self._set_ports(before, after)
+        return self._set_ports(self._view(before, after), before, after)
 
 
 def _netplan() -> Backend:
