@@ -25,6 +25,7 @@ from kvmnet.model.virt import FORWARD_MODES, DhcpRange
 
 if TYPE_CHECKING:  # the flows are heavy to import, and --help does not need them
     from kvmnet.flow import networks
+    from kvmnet.model.plan import Plan
 
 
 def add_arguments(parser: argparse.ArgumentParser, common: argparse.ArgumentParser) -> None:
@@ -70,6 +71,12 @@ def _add_create(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--mtu", metavar="N", help="MTU, announced to guests")
     parser.add_argument("--uplink", metavar="NIC", help="let guests out by this NIC only")
     parser.add_argument(
+        "--lan-range",
+        metavar="A-B",
+        help="with --mode route and --uplink: guests get these addresses of the uplink's LAN, and "
+        "the host answers ARP for them",
+    )
+    parser.add_argument(
         "--dhcp-ping", action="store_true",
         help="have dnsmasq ping an address before it gives it out (3 s a lease)",
     )  # fmt: skip
@@ -87,16 +94,30 @@ def _create(args: argparse.Namespace) -> int:
         subnet=None if args.subnet is None else _subnet(args.subnet),
         ipv6=_ipv6(args.ipv6),
         bridge=None if args.bridge is None else parse_nic_name(args.bridge),
-        dhcp_range=None if args.dhcp_range is None else _range(args.dhcp_range),
+        dhcp_range=None if args.dhcp_range is None else _range(args.dhcp_range, "--dhcp-range"),
         domain=None if args.domain is None else parse_domain_name(args.domain),
         mtu=None if args.mtu is None else arguments.integer(args.mtu, "--mtu"),
         uplink=None if args.uplink is None else parse_nic_name(args.uplink),
+        lan_range=None if args.lan_range is None else _range(args.lan_range, "--lan-range"),
         autostart=not args.no_autostart,
         dhcp_ping=args.dhcp_ping,
     )
-    return _run(args, networks.creation(request), changes.no_consent_needed,
+    return _run(args, networks.creation(request), _consent_to_openings(args),
                 f"network {request.name} is made and active; put a guest on it: network:"
                 f"{request.name}")  # fmt: skip
+
+
+def _consent_to_openings(args: argparse.Namespace) -> networks.Consent:
+    """The host's firewall is somebody's decision: rules in it are asked for, nothing else is."""
+    from kvmnet.model.plan import MakeOpening
+
+    ask = changes.consent(args, "Make it, with these openings in the firewall?")
+
+    def decide(plan: Plan) -> None:
+        if any(isinstance(planned.step, MakeOpening) for planned in plan.steps):
+            ask(plan)
+
+    return decide
 
 
 def _subnet(text: str) -> Cidr | Literal["auto"]:
@@ -107,11 +128,11 @@ def _ipv6(text: str) -> Cidr | Literal["auto", "off"]:
     return "off" if text == "off" else _subnet(text)
 
 
-def _range(text: str) -> DhcpRange:
+def _range(text: str, option: str) -> DhcpRange:
     start, dash, end = text.partition("-")
     if not dash:
         raise InvalidInput(
-            "--dhcp-range takes two addresses", hint="an example: 192.168.122.100-192.168.122.200"
+            f"{option} takes two addresses", hint="an example: 192.168.122.100-192.168.122.200"
         )
     return DhcpRange(start=parse_ip(start), end=parse_ip(end))
 

@@ -6,7 +6,18 @@ import ipaddress
 import itertools
 from uuid import UUID
 
+import msgspec
+
 from kvmnet.core.accept_ra import accept_ra_steps
+from kvmnet.core.lan_firewall import opening_notes, opening_steps
+from kvmnet.core.lan_range import (
+    answer_steps,
+    check_options,
+    check_range,
+    check_uplink,
+    range_notes,
+    with_range,
+)
 from kvmnet.core.macs import QEMU_PREFIX, generate, uses_in
 from kvmnet.core.network_plan import (
     RandomBytes,
@@ -51,15 +62,52 @@ def plan_create(
             hint=f"look at it: kvmnet network show {request.name}",
         )
     check_understood(state, request.name)
+    if request.lan_range is not None:
+        return _plan_lan_range(state, request, request.lan_range, saved, random_bytes)
     config = (
         _bridged_config(state, request)
         if request.mode == "bridge"
         else _own_config(state, request, random_bytes)
     )
+    extra = accept_ra_steps(state, saved.accept_ra_file) if forwards_ipv6(config) else ()
+    steps = (*extra, *_made(request, config, random_bytes))
+    return Plan(title=f"create network {request.name}", steps=steps, notes=_notes(config))
+
+
+def _plan_lan_range(
+    state: State,
+    request: NetworkRequest,
+    wanted: DhcpRange,
+    saved: Saved,
+    random_bytes: RandomBytes,
+) -> Plan:
+    """The plan of a routed network that lives in a part of its uplink's LAN."""
+    check_options(request)
+    _check_mtu(request)
+    uplink = check_uplink(state, request).name
+    check_range(state, uplink, wanted, saved.lan)
+    base = msgspec.structs.replace(_base_config(state, request, random_bytes), uplinks=(uplink,))
+    config = with_range(base, wanted)
+    openings = opening_steps(state, request.name, config)
+    steps = (
+        *answer_steps(state, request.name, uplink, saved.lan, saved.lan_file),
+        *openings,
+        *_made(request, config, random_bytes),
+    )
+    return Plan(
+        title=f"create network {request.name}",
+        steps=steps,
+        notes=(*range_notes(state, uplink, wanted), *opening_notes(state, openings)),
+    )
+
+
+def _made(
+    request: NetworkRequest, config: NetworkConfig, random_bytes: RandomBytes
+) -> tuple[PlannedStep, ...]:
+    """Defined, started, and started with the host."""
     name = request.name
     uuid = str(UUID(bytes=random_bytes(16), version=4))
     steps = [
-        *(accept_ra_steps(state, saved.accept_ra_file) if forwards_ipv6(config) else ()),
         PlannedStep(
             step=DefineNetwork(name=name, uuid=uuid, config=config),
             undo=UndefineNetwork(name=name, uuid=uuid),
@@ -72,7 +120,7 @@ def plan_create(
                 step=SetAutostart(name=name, on=True), undo=SetAutostart(name=name, on=False)
             )
         )
-    return Plan(title=f"create network {name}", steps=tuple(steps), notes=_notes(config))
+    return tuple(steps)
 
 
 def _notes(config: NetworkConfig) -> tuple[str, ...]:
@@ -96,6 +144,7 @@ def _bridged_config(state: State, request: NetworkRequest) -> NetworkConfig:
         (request.subnet, "--subnet"), (request.dhcp_range, "--dhcp-range"),
         (request.domain, "--domain"), (request.mtu, "--mtu"), (request.uplink, "--uplink"),
         (None if request.ipv6 == "off" else request.ipv6, "--ipv6"),
+        (request.lan_range, "--lan-range"),
     ):  # fmt: skip
         if value is not None:
             raise InvalidInput(
@@ -137,6 +186,11 @@ def _own_config(state: State, request: NetworkRequest, random_bytes: RandomBytes
         ips.append(_ip_v6(request, taken, random_bytes))
     _check_mtu(request)
     _check_uplink(state, request)
+    return msgspec.structs.replace(_base_config(state, request, random_bytes), ips=tuple(ips))
+
+
+def _base_config(state: State, request: NetworkRequest, random_bytes: RandomBytes) -> NetworkConfig:
+    """All of such a network but its subnets."""
     known = {use.mac for use in uses_in(state)}
     return NetworkConfig(
         mode=request.mode,
@@ -148,7 +202,6 @@ def _own_config(state: State, request: NetworkRequest, random_bytes: RandomBytes
         mtu=request.mtu,
         uplinks=() if request.uplink is None else (request.uplink,),
         domain=request.domain,
-        ips=tuple(ips),
         dnsmasq_options=() if request.dhcp_ping else (NO_PING,),
     )
 

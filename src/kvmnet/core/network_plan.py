@@ -9,6 +9,8 @@ from msgspec import Struct
 
 from kvmnet.core.accept_ra import accept_ra_steps
 from kvmnet.core.finding import command, some
+from kvmnet.core.lan_firewall import closing_steps
+from kvmnet.core.lan_range import LanFacts, again_steps, is_lan_range, withdraw_steps
 from kvmnet.core.subnets import occupied, overlap
 from kvmnet.errors import NotFound, Refused
 from kvmnet.model.host import Link
@@ -40,6 +42,9 @@ class Saved(Struct, frozen=True, kw_only=True):
     """The running definition of a network that has no saved one."""
     accept_ra_file: str | None = None
     """The text of kvmnet's own sysctl file, if there is one."""
+    lan_file: str | None = None
+    """The text of the network's file in sysctl.d, if it has one (`lan_range.settings_file`)."""
+    lan: LanFacts = LanFacts()
 
 
 def forwards_ipv6(config: NetworkConfig) -> bool:
@@ -87,7 +92,10 @@ def plan_start(state: State, name: str, saved: Saved) -> Plan:
     taken = occupied(state, except_network=name)
     for ip in config.ips:
         subnet = Cidr(str(ipaddress.ip_interface(f"{ip.address}/{ip.prefix_len}").network))
-        clash = overlap(subnet, tuple(x for x in taken if "(not active)" not in x.by))
+        present = tuple(x for x in taken if "(not active)" not in x.by)
+        if is_lan_range(state, config):  # a part of its uplink's LAN on purpose
+            present = tuple(x for x in present if x.link not in config.uplinks)
+        clash = overlap(subnet, present)
         if clash is not None:
             raise Refused(
                 f"network {name} can not start", why=f"its {subnet} overlaps {clash.by}",
@@ -96,6 +104,7 @@ def plan_start(state: State, name: str, saved: Saved) -> Plan:
             )  # fmt: skip
     _check_stale_bridge(state, name, config)
     extra = accept_ra_steps(state, saved.accept_ra_file) if forwards_ipv6(config) else ()
+    extra += again_steps(state, saved.lan_file)
     step = StartNetwork(name=name, plug=orphaned_taps(state, network))
     start = PlannedStep(step=step, undo=StopNetwork(name=name))
     return Plan(title=title, steps=(*extra, start))
@@ -244,6 +253,7 @@ def plan_delete(state: State, name: str, saved: Saved, *, even_in_use: bool) -> 
                 undo=RestoreNetwork(name=name, xml=saved.network_xml),
             )
         )
+    steps += (*closing_steps(state, name), *withdraw_steps(state, network, saved.lan_file))
     notes = _orphans(running)
     left = [guest.name for guest in users if guest not in running]
     if left:

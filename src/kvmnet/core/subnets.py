@@ -87,10 +87,23 @@ def clashes(state: State) -> tuple[Clash, ...]:
             for item, other in taken:
                 is_own = item.network == network.name or item.link in own_links
                 later = item.network is not None and item.network not in before
-                if not is_own and not later and wanted.overlaps(other):
+                if is_own or later or _is_part_of_lan(network, wanted, item, other):
+                    continue
+                if wanted.overlaps(other):
                     key = (network.name, mine.subnet, item.subnet, item.link, item.network)
                     found.setdefault(key, Clash(network=network, subnet=mine.subnet, other=item))
     return tuple(found.values())
+
+
+def _is_part_of_lan(network: Network, wanted: Subnet, item: Occupied, other: Subnet) -> bool:
+    """Whether the overlap is meant: a routed network that is a part of its uplink's LAN."""
+    config = network.config
+    return (
+        config is not None
+        and config.mode == "route"
+        and item.link in config.uplinks
+        and wanted.prefixlen > other.prefixlen
+    )
 
 
 def _networks(state: State) -> Iterator[Occupied]:

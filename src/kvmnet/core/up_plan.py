@@ -16,6 +16,7 @@ from msgspec import Struct
 from kvmnet.core.accept_ra import accept_ra_steps, autoconfigured_nics
 from kvmnet.core.finding import Finding
 from kvmnet.core.firewall import guest_packets
+from kvmnet.core.libvirt_firewall import chains_libvirt_will_fill
 from kvmnet.core.network_create import dynamic_range, free_bridge_name, plan_create
 from kvmnet.core.network_plan import (
     RandomBytes,
@@ -31,7 +32,6 @@ from kvmnet.core.subnets import Subnet, free_subnet, occupied, overlap
 from kvmnet.errors import Refused
 from kvmnet.model.desired import NetworkRequest
 from kvmnet.model.edit import NetworkEdit
-from kvmnet.model.host import FirewallChain
 from kvmnet.model.plan import (
     CloseOpening,
     DefineNetwork,
@@ -50,13 +50,8 @@ from kvmnet.model.state import State
 from kvmnet.model.values import Cidr
 from kvmnet.model.virt import Network, NetworkConfig, NetworkIp
 
-LIBVIRT_NFTABLES_SINCE = (10, 4)
-"""From this version on libvirt prefers its nftables backend, which opens nothing for guests."""
-
 FREE_PREFIX_LEN = 24
 """`free_subnet` finds IPv4 subnets of this size."""
-
-_IPTABLES_CHAINS = frozenset({"INPUT", "FORWARD", "OUTPUT"})
 
 
 class UpPlan(Struct, frozen=True, kw_only=True):
@@ -359,7 +354,7 @@ def _mend_firewall(state: State, name: str, config: NetworkConfig, *, active: bo
         return []
     guest = None if first is None else str(_network_of(first).network_address + 2)
     packets = guest_packets(config.bridge, uplink, guest)
-    trusted = () if active else _chains_libvirt_will_fill(state)
+    trusted = () if active else chains_libvirt_will_fill(state)
     mends: list[_Mend] = []
     for blockade in blockades(state.firewall, packets, f"kvmnet:{name}", trusted):
         packet = blockade.passage.packet
@@ -372,23 +367,3 @@ def _mend_firewall(state: State, name: str, config: NetworkConfig, *, active: bo
         )
         mends.append(_Mend(findings=(finding,), steps=steps))
     return mends
-
-
-def _chains_libvirt_will_fill(state: State) -> tuple[FirewallChain, ...]:
-    """The chains at whose head libvirt's iptables backend puts its own accept rules at start."""
-    if not _uses_iptables(state):
-        return ()
-    return tuple(
-        chain
-        for chain in state.firewall.chains
-        if chain.backend != "nft" and chain.table == "filter" and chain.name in _IPTABLES_CHAINS
-    )
-
-
-def _uses_iptables(state: State) -> bool:
-    configured = state.firewall.libvirt_backend
-    if configured is not None:
-        return configured == "iptables"
-    version = next((c.libvirt_version for c in state.connections), "0.0")
-    numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
-    return numbers < LIBVIRT_NFTABLES_SINCE

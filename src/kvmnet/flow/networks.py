@@ -6,9 +6,12 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from kvmnet.adapters import files, libvirt_networks
-from kvmnet.core import network_create, network_plan
+import msgspec
+
+from kvmnet.adapters import arp_sweep, files, libvirt_networks
+from kvmnet.core import lan_range, network_create, network_plan
 from kvmnet.core.accept_ra import ACCEPT_RA_FILE
+from kvmnet.core.lan_range import InUse, LanFacts
 from kvmnet.core.network_plan import Saved
 from kvmnet.errors import Failed, Unavailable
 from kvmnet.flow.apply import Watcher, apply, changing
@@ -24,7 +27,8 @@ from kvmnet.model.plan import (
     UndefineNetwork,
 )
 from kvmnet.model.state import State
-from kvmnet.model.virt import NetworkConfig
+from kvmnet.model.values import Ip
+from kvmnet.model.virt import DhcpRange, NetworkConfig
 
 PLANNING_PARTS = frozenset(
     {
@@ -43,7 +47,37 @@ Consent = Callable[[Plan], None]
 
 
 def creation(request: NetworkRequest) -> Planner:
-    return lambda state, saved: network_create.plan_create(state, request, saved, os.urandom)
+    def plan(state: State, saved: Saved) -> Plan:
+        if request.lan_range is not None:
+            state, saved = _with_lan(state, saved, request, request.lan_range)
+        return network_create.plan_create(state, request, saved, os.urandom)
+
+    return plan
+
+
+def _with_lan(
+    state: State, saved: Saved, request: NetworkRequest, wanted: DhcpRange
+) -> tuple[State, Saved]:
+    """The firewall too, and who on the LAN answers for addresses of the range: it is asked."""
+    lan_range.check_options(request)
+    lan_range.blocks_of(wanted)
+    uplink = lan_range.check_uplink(state, request).name
+    lan_range.check_range(state, uplink, wanted, saved.lan)
+    source = lan_range.source_address(state, uplink)
+    answers = arp_sweep.sweep(uplink, wanted, source or Ip("0.0.0.0"), lan_range.ASK_AT_MOST_S)
+    delay = files.read_optional(Path(f"/proc/sys/net/ipv4/neigh/{uplink}/proxy_delay"))
+    facts = LanFacts(
+        in_use=tuple(InUse(ip=ip, mac=mac) for ip, mac in answers),
+        proxy_delay=delay or LanFacts().proxy_delay,
+    )
+    return _with_firewall(state), msgspec.structs.replace(saved, lan=facts)
+
+
+def _with_firewall(state: State) -> State:
+    seen = observe(None, frozenset({Part.FIREWALL}))
+    return msgspec.structs.replace(
+        state, firewall=seen.firewall, unread=(*state.unread, *seen.unread)
+    )
 
 
 def start(name: str) -> Planner:
@@ -55,9 +89,11 @@ def stop(name: str, *, even_in_use: bool) -> Planner:
 
 
 def deletion(name: str, *, even_in_use: bool) -> Planner:
-    return lambda state, saved: network_plan.plan_delete(
-        state, name, saved, even_in_use=even_in_use
-    )
+    def plan(state: State, saved: Saved) -> Plan:
+        seen = _with_firewall(state) if saved.lan_file is not None else state
+        return network_plan.plan_delete(seen, name, saved, even_in_use=even_in_use)
+
+    return plan
 
 
 def propose(planner: Planner, name: str, uri: str | None, watcher: Watcher) -> Plan:
@@ -91,7 +127,15 @@ def read_saved(uri: str | None, name: str) -> Saved:
         network_xml=libvirt_networks.saved_xml(uri, name),
         transient_xml=libvirt_networks.transient_xml(uri, name),
         accept_ra_file=files.read_text(path) if path.exists() else None,
+        lan_file=_lan_file(name),
     )
+
+
+def _lan_file(name: str) -> str | None:
+    if "/" in name or not name:  # libvirt allows names that no file can have; they have none here
+        return None
+    path = Path(lan_range.settings_file(name))
+    return files.read_text(path) if path.exists() else None
 
 
 def carry_out(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 
+import msgspec
 from lxml import etree
 from msgspec import Struct
 
@@ -15,6 +17,8 @@ from kvmnet.model.virt import DhcpRange, NetworkConfig, NetworkIp, Reservation
 
 DNSMASQ_NAMESPACE = "http://libvirt.org/schemas/network/dnsmasq/1.0"
 """libvirt passes options under this namespace on to dnsmasq (since libvirt 5.6)."""
+
+_DHCP_RANGE = re.compile(r"dhcp-range=(?P<start>[0-9.]+),(?P<end>[0-9.]+),(?P<mask>255\.[0-9.]+)")
 
 _LEASE_UNITS = {"seconds": 1, "minutes": 60, "hours": 3600}
 
@@ -54,6 +58,10 @@ def _config(root: etree._Element) -> NetworkConfig:
     dns = root.find("dns")
     domain = root.find("domain")
     virtualport = root.find("virtualport")
+    ips, options = _with_ranges(
+        [_ip(element) for element in root.findall("ip")],
+        [x.get("value", "") for x in root.iterfind(f"{{{DNSMASQ_NAMESPACE}}}options/*")],
+    )
     return NetworkConfig(
         mode=mode,
         bridge=None if bridge is None else bridge.get("name"),
@@ -64,15 +72,42 @@ def _config(root: etree._Element) -> NetworkConfig:
         uplinks=() if forward is None else _uplinks(forward),
         domain=None if domain is None else domain.get("name"),
         dns=dns is None or dns.get("enable", "yes") != "no",
-        ips=tuple(_ip(element) for element in root.findall("ip")),
+        ips=ips,
         routes=tuple(_route(element) for element in root.findall("route")),
         virtualport=None if virtualport is None else virtualport.get("type"),
         mac_table_manager=None if bridge is None else bridge.get("macTableManager"),
         portgroups=tuple(p.get("name", "") for p in root.findall("portgroup")),
-        dnsmasq_options=tuple(
-            option.get("value", "") for option in root.iterfind(f"{{{DNSMASQ_NAMESPACE}}}options/*")
-        ),
+        dnsmasq_options=options,
     )
+
+
+def _with_ranges(
+    ips: list[NetworkIp], options: list[str]
+) -> tuple[tuple[NetworkIp, ...], tuple[str, ...]]:
+    """Ranges that are given to dnsmasq itself belong to the `<ip>` that they lie in."""
+    left: list[str] = []
+    for option in options:
+        match = _DHCP_RANGE.fullmatch(option)
+        place = None if match is None else _place_of_range(ips, match)
+        if match is None or place is None:
+            left.append(option)
+            continue
+        one = DhcpRange(start=Ip(match["start"]), end=Ip(match["end"]))
+        ips[place] = msgspec.structs.replace(ips[place], ranges=(*ips[place].ranges, one))
+    return tuple(ips), tuple(left)
+
+
+def _place_of_range(ips: list[NetworkIp], match: re.Match[str]) -> int | None:
+    try:
+        subnet = ipaddress.ip_network(f"{match['start']}/{match['mask']}", strict=False)
+        inside = ipaddress.ip_address(match["end"]) in subnet
+    except ValueError:
+        return None
+    for number, ip in enumerate(ips):
+        own = ipaddress.ip_interface(f"{ip.address}/{ip.prefix_len}").network
+        if inside and own == subnet:
+            return number
+    return None
 
 
 def _mac(element: etree._Element | None) -> Mac | None:
@@ -163,14 +198,34 @@ def render(name: str, config: NetworkConfig, uuid: str = "") -> str:
         etree.SubElement(root, "domain", name=config.domain, localOnly="yes")
     if not config.dns:
         etree.SubElement(root, "dns", enable="no")
+    split = _needs_split(config)
     for ip in config.ips:
-        _render_ip(root, ip)
-    if config.dnsmasq_options:
+        _render_ip(root, msgspec.structs.replace(ip, ranges=()) if split and ip.family == 4 else ip)
+    extra = _range_options(config) if split else ()
+    if config.dnsmasq_options or extra:
         options = etree.SubElement(root, f"{{{DNSMASQ_NAMESPACE}}}options")
-        for value in config.dnsmasq_options:
+        for value in (*config.dnsmasq_options, *extra):
             etree.SubElement(options, f"{{{DNSMASQ_NAMESPACE}}}option", value=value)
     etree.cleanup_namespaces(root)
     return etree.tostring(root, pretty_print=True, encoding="unicode")
+
+
+def _needs_split(config: NetworkConfig) -> bool:
+    """Whether DHCP serves several IPv4 subnets: libvirt takes `<dhcp>` in one of them only, and
+    would limit all leases to the size of that one's ranges."""
+    serving = [ip for ip in config.ips if ip.family == 4 and ip.ranges]
+    return len(serving) > 1 and all(x.lease_s is None for x in serving)
+
+
+def _range_options(config: NetworkConfig) -> tuple[str, ...]:
+    """The IPv4 ranges as dnsmasq(8) takes them."""
+    return tuple(
+        f"dhcp-range={one.start},{one.end},"
+        f"{ipaddress.ip_network((ip.address, ip.prefix_len), strict=False).netmask}"
+        for ip in config.ips
+        if ip.family == 4
+        for one in ip.ranges
+    )
 
 
 def _render_forward(root: etree._Element, config: NetworkConfig) -> None:

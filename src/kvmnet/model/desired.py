@@ -27,6 +27,8 @@ class NetworkRequest(Struct, frozen=True, kw_only=True):
     domain: str | None = None
     mtu: int | None = None
     uplink: str | None = None
+    lan_range: DhcpRange | None = None
+    """Addresses of the uplink's LAN for guests, which the host answers ARP for; mode route."""
     autostart: bool = True
     dhcp_ping: bool = False
     """Keep dnsmasq's check of dynamic addresses by ping, which takes three seconds a lease."""
