@@ -92,7 +92,7 @@ def test_the_wrong_nic_is_given_back(machines: Machines, manager: str) -> None:
 KILLED = [
     (manager, ("static", "dhcp")[number % 2], moment)
     for number, manager in enumerate(MANAGERS)
-    for moment in ("link:br0", "step:2", "step:3", "step:4")
+    for moment in ("link:br0", "step:3", "step:4", "step:5")
 ]
 
 
