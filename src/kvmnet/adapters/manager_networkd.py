@@ -21,6 +21,7 @@ _FOLDERS = ("etc", "run", "usr/local/lib", "usr/lib", "lib")
 """Highest precedence first (systemd.network(5))."""
 _STATE = "run/systemd/netif"
 _SETTLED_WITHIN_S = 5.0
+_CONFIGURING_S = 0.7
 _ANNOUNCE_EVERY_S = 0.2
 _FAMILIES: tuple[tuple[str, Family], ...] = (("-4", 4), ("-6", 6))
 _PERMANENT = "0"  # NET_ADDR_PERM in linux/netdevice.h
@@ -123,12 +124,12 @@ def reload(call: NetworkdReload) -> None:
     run(["networkctl", "reload"], timeout=20.0)
     _announce(call.bridges)
     announced = begun = time.monotonic()
-    while not all(_is_settled(x) for x in call.links):
+    while waited := [x for x in call.links if not _is_settled(x, time.monotonic() - begun)]:
         if time.monotonic() - begun > _SETTLED_WITHIN_S:
             return
         if time.monotonic() - announced > _ANNOUNCE_EVERY_S:
             _announce(call.bridges)
-            for link in call.links:
+            for link in waited:
                 _announce_routes(link.link)
             announced = time.monotonic()
         time.sleep(0.02)
@@ -166,20 +167,27 @@ def _announce_routes(link: str) -> None:
                 run([*words, *same], accept=range(256))
 
 
-def _is_settled(wanted: LinkUnit) -> bool:
+def _is_settled(wanted: LinkUnit, passed_s: float) -> bool:
     index = files.read_optional(Path("/sys/class/net") / wanted.link / "ifindex")
     if index is None:
         return True  # there is no such link: nothing to wait for
-    state = networkd.parse_link_state(files.read_optional(Path("/", _STATE, "links", index)) or "")
+    base = Path("/", _STATE)
+    state = networkd.parse_link_state(files.read_optional(base / "links" / index) or "")
     if wanted.unit is None:
         return state.admin_state == "unmanaged"
-    if state.admin_state == "failed" and state.network_file == wanted.unit:
+    if state.network_file != wanted.unit:
+        return False
+    if state.admin_state == "failed":
         raise Failed(
             f"systemd-networkd could not configure {wanted.link}",
             why=_reason(wanted.link),
             hint=f"journalctl -u systemd-networkd -g {wanted.link}",
         )
-    return state.admin_state == "configured" and state.network_file == wanted.unit
+    if wanted.leased and not (base / "leases" / index).exists():
+        return False
+    # "configuring" may last for minutes where no router advertises itself.
+    enough = state.admin_state == "configuring" and passed_s > _CONFIGURING_S
+    return enough or state.admin_state == "configured"
 
 
 def _reason(link: str) -> str:

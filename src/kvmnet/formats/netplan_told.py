@@ -46,8 +46,10 @@ def create(
     prefix = networkd_bridge.choose_prefix(view.networkd)
     names = tuple(x.name for x in takeover.ports)
     own = unit(takeover.bridge)
+    heir = view.networkd.link(takeover.heir_of) if takeover.heir_of else None
+    leased = networkd_bridge.is_leased(heir, takeover)
     links = (
-        LinkUnit(link=takeover.bridge, unit=own),
+        LinkUnit(link=takeover.bridge, unit=own, leased=leased),
         *(LinkUnit(link=n, unit=unit(i)) for n, i in zip(names, ids, strict=True)),
     )
     notes.append(networkd_bridge.NOTE_KEPT.format(bridge=takeover.bridge))

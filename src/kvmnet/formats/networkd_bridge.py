@@ -42,7 +42,7 @@ def create(view: NetworkdView, takeover: Takeover) -> HandedOver:
     ]
     bridge_unit = made[1].path
     expected = [
-        LinkUnit(link=takeover.bridge, unit=bridge_unit),
+        LinkUnit(link=takeover.bridge, unit=bridge_unit, leased=is_leased(heir, takeover)),
         *(LinkUnit(link=x.name, unit=_port_path(prefix, x.name)) for x in takeover.ports),
     ]
     released = tuple(x.name for x in takeover.ports)
@@ -146,6 +146,11 @@ def _bridge_text(takeover: Takeover, heir: NetworkdLink | None, old: tuple[Secti
     known = identity(heir, ()) if heir and takeover.address == "dhcp" else ""
     said = f"The addressing of {takeover.bridge}."
     return _headed(said, f"{head}{needed}\n[Network]\n{text}{known}")
+
+
+def is_leased(heir: NetworkdLink | None, takeover: Takeover) -> bool:
+    """Whether the bridge has to get the lease that the NIC has."""
+    return heir is not None and heir.client_id is not None and takeover.address == "keep"
 
 
 def identity(heir: NetworkdLink, sections: tuple[Section, ...]) -> str:

@@ -35,6 +35,8 @@ class LinkUnit(Struct, frozen=True, kw_only=True):
     link: str
     unit: str | None
     """Its path; None: networkd is to leave the link alone."""
+    leased: bool = False
+    """Whether it also has to have a DHCPv4 lease again, as the link had that it comes after."""
 
 
 class NetworkdReload(Struct, frozen=True, kw_only=True, tag="networkd-reload"):

@@ -75,7 +75,10 @@ def _told(made: HandedOver) -> str:
             if isinstance(call, NetworkdReload):
                 lines += [f"    {'-' if x.text is None else '+'} {x.path}" for x in call.volatile]
                 lines += [f"    announce {x}" for x in call.bridges]
-                lines += [f"    wait for {x.link} by {x.unit}" for x in call.links]
+                lines += [
+                    f"    wait for {x.link} by {x.unit}" + (", leased" if x.leased else "")
+                    for x in call.links
+                ]
     lines += [f"note: {x}" for x in made.notes]
     return "\n".join(lines) + "\n"
 
