@@ -162,11 +162,11 @@ def _bandwidth(element: Element, setting: Setting) -> Iterator[Goes]:
         if direction.get("floor") is None or direction.name not in {"inbound", "outbound"}:
             continue
         why = "only a network can guarantee a rate"
-        if direction.get("average") is None:
-            floor = f"bandwidth {direction.name} floor='{direction.get('floor')}'"
-            yield Goes(element=direction, what=floor, why=why)
-        else:
-            yield from _attribute(direction, "floor", why)
+        what = f"bandwidth {direction.name} floor='{direction.get('floor')}'"
+        # Without a floor libvirt wants an average.
+        alone = direction.get("average") is None
+        found = None if alone else next(x for x in direction.attributes if x.name == "floor")
+        yield Goes(element=direction, attribute=found, what=what, why=why)
 
 
 def _filterref(element: Element, setting: Setting) -> Iterator[Goes]:
