@@ -20,6 +20,7 @@ from kvmnet.formats import dhclient, interfaces
 from kvmnet.model.handover import DhclientHeld, DhclientMoved, DhcpClient, IfstateSet, IfupdownDns
 
 STATE = Path("/run/network")
+HOOKS = Path("/etc/network")
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 BIND_S = 30.0
 """An answer to INIT-REBOOT takes milliseconds; without one dhclient begins again after 10 s."""
@@ -53,7 +54,7 @@ def _own_state(link: str) -> Path:
 def tell_dns(call: IfupdownDns) -> None:
     """Run the hooks in ifupdown's environment (interfaces(5)). Raises `KvmnetError`."""
     start = call.mode == "start"
-    folder = Path("/etc/network", "if-up.d" if start else "if-down.d")
+    folder = HOOKS / ("if-up.d" if start else "if-down.d")
     environment = {
         "IFACE": call.link, "LOGICAL": call.link, "ADDRFAM": call.family, "METHOD": call.method,
         "MODE": call.mode, "PHASE": "post-up" if start else "pre-down", "VERBOSITY": "0",

@@ -35,7 +35,7 @@ def is_nic_option(option: str, value: str) -> bool:
 
 
 def rewire(command: str, old: str, new: str) -> tuple[str, bool]:
-    """The command with `new` where it names `old` as the host's place on the LAN.
+    """A hook's line with `new` where it names `old` as the host's place on the LAN.
 
     Returns also whether that is all clear: a name that is left over could mean anything.
     """
@@ -65,6 +65,7 @@ def _is_about_the_nic(part: str) -> bool:
 
 def _program(command: str) -> str:
     words = command.split()
+    words = words[1:] if words and words[0] in HOOKS else words
     while words and (words[0] in {"!", "{", "(", "if", "then", "exec", "sudo"} or "=" in words[0]):
         words = words[1:]
     return words[0].rsplit("/", 1)[-1] if words else ""

@@ -17,7 +17,8 @@ def aside(raw: str, bridge: str, port: str, instead: tuple[str, ...] = ()) -> tu
     physical = raw.removesuffix("\n").split("\n")
     head = f"#kvmnet {bridge} {port}"
     first = "".join(f"{head} +0: {x}\n" for x in physical[:-1])
-    return (f"{first}{head} +{len(instead)}: {physical[-1]}".rstrip(" ") + "\n", *instead)
+    last = f" {physical[-1]}" if raw else ""
+    return (f"{first}{head} +{len(instead)}:{last}\n", *instead)
 
 
 def restore(text: str, bridge: str, port: str | None = None) -> str:

@@ -102,7 +102,8 @@ def test_delete_gives_back_what_create_took(folder: Path) -> None:
     back = {x.path: x.text for x in interfaces_bridge.delete(later, takeover).files}
     for file in seen.files:
         # A last line without a newline gets one.
-        assert back.get(file.path, file.text).rstrip("\n") == (file.text or "").rstrip("\n")
+        text = back.get(file.path, file.text) or ""
+        assert text.rstrip("\n") == (file.text or "").rstrip("\n")
 
 
 @pytest.mark.parametrize("folder", CREATED, ids=lambda x: x.name)
