@@ -94,13 +94,18 @@ def _is_waiting(transaction: Transaction) -> bool:
 
 
 def find(transaction_id: str | None) -> Transaction:
-    """The transaction of that id, or of the only id that begins so; without one, the last kept.
+    """The transaction of that id, or of the only id that begins so.
+
+    Without one: what was cut off or is stuck, else the last that was kept.
 
     Raises `NotFound`, `Refused`.
     """
     every = journal.transactions()
     back = taken_back_by(every)
     if transaction_id is None:
+        unfinished = [x for x in every if x.outcome in {"open", "stuck"}]
+        if unfinished:
+            return unfinished[-1]
         kept = [x for x in every if x.outcome == "kept" and x.undoes is None and x.id not in back]
         if not kept:
             raise NotFound("there is nothing to undo", why="no change of this user's was kept")
@@ -125,8 +130,12 @@ def find(transaction_id: str | None) -> Transaction:
 def propose(transaction: Transaction, extra: tuple[Check, ...], watcher: Watcher) -> Plan:
     """The plan that takes a kept transaction back, with the checks that hold now; changes nothing.
 
-    Raises `Refused` where something else has changed since what it would touch.
+    Raises `Refused` where something else has changed since what it would touch. One that was cut
+    off is taken back as far as it had come, whatever is there.
     """
+    if transaction.outcome != "kept":
+        begun = transaction.plan.steps[: transaction.begun]
+        return unchanged.reversed_plan(msgspec.structs.replace(transaction.plan, steps=begun))
     back = unchanged.reversed_plan(transaction.plan)
     parts = _HOST | ({Part.NETWORKS} if _is_libvirts(transaction.plan) else set())
     state = observe(transaction.uri, frozenset(parts))
@@ -142,7 +151,9 @@ def propose(transaction: Transaction, extra: tuple[Check, ...], watcher: Watcher
     nics = _nics(transaction.plan)
     if not nics:
         return back
-    proof = Prove(checks=baseline(state, nics, extra, watcher), within_s=PROOF_S)
+    holding = baseline(state, nics, extra, watcher)
+    demanded = tuple(x for x in holding if x in extra or unchanged.survives(x, back))
+    proof = Prove(checks=demanded, within_s=PROOF_S)
     return msgspec.structs.replace(back, steps=(*back.steps, PlannedStep(step=proof, undo=None)))
 
 
