@@ -1,6 +1,7 @@
 """Take back a change that was kept.
 
-Without ID the last one (one that was cut off comes first). It is refused where something else has changed since what it would touch.
+Without ID the last one; one that was cut off comes first. It is refused where something else has
+changed since what it would touch.
 Taking back is a change like any other: proven, guarded, and undone itself if it does not work.
 A transaction that is stuck is tried again, or given up with --give-up. IDs: kvmnet history.
 """
