@@ -9,6 +9,7 @@ changed only with your consent. Run again it changes nothing and says so.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import shlex
 import sys
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from kvmnet.model.values import parse_object_name
 if TYPE_CHECKING:  # the flows are heavy to import, and --help does not need them
     from kvmnet.core.up_plan import UpPlan
     from kvmnet.flow.up import UpResult
+    from kvmnet.model.probe import ProbeStep
 
 
 def add_arguments(parser: argparse.ArgumentParser, common: argparse.ArgumentParser) -> None:
@@ -33,7 +35,6 @@ def add_arguments(parser: argparse.ArgumentParser, common: argparse.ArgumentPars
 
 
 def run(args: argparse.Namespace) -> int:
-    from kvmnet.cli.probe import printer
     from kvmnet.flow import up
 
     name = parse_object_name(args.name, "network")
@@ -48,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
         command=shlex.join(["kvmnet", *sys.argv[1:]]),
         consent=_consent(args, name),
         watcher=watcher,
-        on_step=(lambda _step: None) if as_json else printer(args, evidence=False),
+        on_step=(lambda _step: None) if as_json else _step_printer(args),
     )
     if as_json:
         _print_document(result.up, result)
@@ -57,6 +58,19 @@ def run(args: argparse.Namespace) -> int:
         for note in result.up.plan.notes:
             output.say(args, f"note: {note}")
     return 0 if result.report.ok else 1
+
+
+def _step_printer(args: argparse.Namespace) -> Callable[[ProbeStep], None]:
+    """Prints each step; a reader who has seen enough (`| head`) is no reason to undo a change."""
+    from kvmnet.cli.probe import printer
+
+    show = printer(args, evidence=False)
+
+    def show_while_read(step: ProbeStep) -> None:
+        with contextlib.suppress(BrokenPipeError):
+            show(step)
+
+    return show_while_read
 
 
 def _consent(args: argparse.Namespace, name: str) -> Callable[[UpPlan], None]:
