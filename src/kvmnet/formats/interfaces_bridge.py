@@ -7,6 +7,7 @@ are made by bridge-utils (bridge-utils-interfaces(5)), or by hooks with ip(8) wh
 
 from __future__ import annotations
 
+import re
 from pathlib import PurePosixPath
 
 from kvmnet.errors import NotFound, Refused
@@ -19,6 +20,7 @@ from kvmnet.formats.interfaces_lines import Block, physical, swap_words
 from kvmnet.formats.interfaces_options import (
     bridge_hooks,
     bridge_options,
+    bridge_options2,
     is_bridge_option,
     port_hooks,
 )
@@ -122,11 +124,12 @@ def set_ports(view: IfupdownView, before: Takeover, after: Takeover) -> HandedOv
 
 
 def _check(view: IfupdownView, takeover: Takeover) -> None:
-    if view.program == "ifupdown2":
+    templates = [x.path for x in view.files if re.search(r"(?m)^\s*%|\$\{", x.text or "")]
+    if view.program == "ifupdown2" and templates:
         raise Refused(
             f"bridge {takeover.bridge} can not be handed to ifupdown2",
-            why="kvmnet knows the rules of Debian's ifupdown, which differ",
-            hint="kvmnet bridge create --no-persist, then write it into the files by hand",
+            why=f"{templates[0]} is a template, of which ifupdown2 makes the configuration",
+            hint="kvmnet bridge create --no-persist, then change the template by hand",
         )
     if view.other_clients:
         raise Refused(
@@ -150,10 +153,7 @@ def _become(work: Work, heir: str) -> bool:
         _check_method(work, block)
     if {"dhcp", "static"} <= {x.method for x in own if x.family == "inet6"}:
         work.refuse_block(own[0], "dhclient -6 removes static IPv6 addresses when it starts")
-    late = hotplugged(work, (heir,))
-    with_utils = work.view.has_bridge_utils and not _has_no_scripts(work, heir)
-    make = bridge_options if with_utils else bridge_hooks
-    lines = make(work.takeover, late=late)
+    lines = _bridge_lines(work, has_scripts=not _has_no_scripts(work, heir))
     stays: list[str] = []
     for block in own:
         work.rename(block, heir, work.bridge)
@@ -169,12 +169,25 @@ def _become(work: Work, heir: str) -> bool:
     return bool(stays)
 
 
+def _bridge_lines(work: Work, *, has_scripts: bool = True) -> tuple[str, ...]:
+    late = hotplugged(work, tuple(x.name for x in work.takeover.ports))
+    if work.view.program == "ifupdown2":
+        return bridge_options2(work.takeover, late=late)
+    if work.view.has_bridge_utils and has_scripts:
+        return bridge_options(work.takeover, late=late)
+    return bridge_hooks(work.takeover, late=late)
+
+
 def _insert(
     work: Work, first: Block, heir: str, lines: tuple[str, ...], stays: tuple[str, ...]
 ) -> None:
     """The bridge's own lines, and what is left of the NIC below."""
     sheet, indent = work.sheets[first.sheet], work.indent(first)
-    sheet.after(first.head, *(f"{indent}{x}\n" for x in lines))
+    for text in lines:
+        raw = f"{indent}{text}\n"
+        # Unlike bridge-…, this one could be the NIC's own when it comes to `delete`.
+        own = text.startswith("hwaddress ")
+        sheet.after(first.head, *(marks.aside("", work.bridge, heir, (raw,)) if own else (raw,)))
     kind = next((x.kind for x in work.takeover.ports if x.name == heir), "")
     quiet = _QUIET_NIC if stays or kind in MADE_BY_IFUP else ()
     nic = ["\n", f"iface {heir} inet manual\n", *stays, *(f"{indent}{x}\n" for x in quiet)]
@@ -214,11 +227,9 @@ def _add_bridge(work: Work, kept: tuple[str, ...]) -> None:
     family = "inet6" if ":" in address else "inet"
     method = {"dhcp": "dhcp", "none": "manual", "keep": "manual"}.get(address, "static")
     own = [f"address {address}"] if method == "static" else []
-    late = hotplugged(work, tuple(x.name for x in takeover.ports))
-    make = bridge_options if work.view.has_bridge_utils else bridge_hooks
     lines = ("\n", f"auto {' '.join((*kept, work.bridge))}\n",
              f"iface {work.bridge} {family} {method}\n",
-             *(f"    {x}\n" for x in (*make(takeover, late=late), *own)))  # fmt: skip
+             *(f"    {x}\n" for x in (*_bridge_lines(work), *own)))  # fmt: skip
     port = takeover.ports[0].name if takeover.ports else ""
     number = next((x.sheet for x in work.of(port)), 0)
     work.sheets[number].append(*marks.aside("", work.bridge, port or work.bridge, lines))
@@ -259,6 +270,8 @@ def _renames(work: Work, old: str, new: str) -> dict[str, str]:
 
 
 def _check_method(work: Work, block: Block) -> None:
+    if work.view.program == "ifupdown2" and not block.family:
+        return  # both families, and as many addresses as it likes
     if block.method not in _METHODS.get(block.family, set()):
         work.refuse_block(block, "a bridge can not be configured so")
 
@@ -289,6 +302,6 @@ def _notes(work: Work) -> tuple[str, ...]:
         ports = " ".join(x.name for x in work.takeover.ports)
         found.append(f"ifupdown knows ports by their names: if {ports} is ever renamed, "
                      f"{work.bridge}'s stanza has to follow")  # fmt: skip
-    if not work.view.has_bridge_utils:
+    if not work.view.has_bridge_utils and work.view.program == "ifupdown":
         found.append("bridge-utils is not installed: hooks with ip(8) make the bridge")
     return tuple(found)

@@ -42,15 +42,18 @@ def with_calls(handed: HandedOver, view: IfupdownView, change: Change) -> Handed
     return msgspec.structs.replace(
         handed,
         calls_first=_held(change),
-        calls=_calls(change),
+        calls=_calls(view, change),
         calls_back_first=_held(back),
-        calls_back=_calls(back),
+        calls_back=_calls(view, back),
     )
 
 
-def _calls(change: Change) -> tuple[ManagerCall, ...]:
-    """New DNS servers before the old ones go: there is no moment without."""
-    told = change.up or change.down
+def _calls(view: IfupdownView, change: Change) -> tuple[ManagerCall, ...]:
+    """New DNS servers before the old ones go: there is no moment without.
+
+    ifupdown2 looks at the kernel and not into such files, and takes a link as it finds it.
+    """
+    told = (change.up or change.down) and view.program == "ifupdown"
     state = (IfstateSet(up=change.up, down=change.down),) if told else ()
     return (*change.moves, *state, *change.dns_start, *change.dns_stop)
 

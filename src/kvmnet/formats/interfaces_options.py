@@ -35,6 +35,19 @@ def bridge_options(takeover: Takeover, *, late: tuple[str, ...]) -> tuple[str, .
     return tuple(lines)
 
 
+def bridge_options2(takeover: Takeover, *, late: tuple[str, ...]) -> tuple[str, ...]:
+    """ifupdown2's own words (ifupdown-addons-interfaces(5)); it needs no bridge-utils."""
+    ports = tuple(x.name for x in takeover.ports)
+    delay = _delay(takeover)
+    lines = [f"bridge-ports {' '.join(ports) or 'none'}"]
+    lines.append(f"bridge-stp {'on' if takeover.stp else 'off'}")
+    lines += [f"bridge-fd {delay:g}"] if delay is not None else []
+    lines += [f"hwaddress {takeover.mac}"]
+    lines += ["bridge-vlan-aware yes"] if takeover.vlan_filtering else []
+    lines += [f"bridge-waitport {WAIT_S} {' '.join(late)}"] if late else []
+    return tuple(lines)
+
+
 def bridge_hooks(takeover: Takeover, *, late: tuple[str, ...]) -> tuple[str, ...]:
     """The same with nothing but ip(8). Times are in hundredths of a second there."""
     delay = _delay(takeover)
