@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kvmnet.adapters import ifupdown_calls, manager_networkd
+from kvmnet.adapters import ifupdown_calls, manager_networkd, manager_networkmanager
 from kvmnet.adapters.run import run
 from kvmnet.model import handover
 
@@ -22,3 +22,11 @@ def make(call: handover.ManagerCall) -> None:
             ifupdown_calls.set_state(call)
         case handover.IfupdownDns():
             ifupdown_calls.tell_dns(call)
+        case handover.NmLoad():
+            manager_networkmanager.load(call.paths)
+        case handover.NmUp():
+            manager_networkmanager.up(call)
+        case handover.NmDown():
+            manager_networkmanager.down(call.uuid)
+        case handover.NmReapply():
+            manager_networkmanager.reapply(call.link)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ipaddress
+
+import msgspec
 from msgspec import Struct
 
 
@@ -30,7 +33,7 @@ class Keyfile(Struct, frozen=True, kw_only=True):
 
 def parse_devices(text: str) -> tuple[NmDevice, ...]:
     """What `nmcli -t` prints: fields split by colons, `\\:` is a colon inside a field."""
-    rows = (_split(line) for line in text.splitlines() if line)
+    rows = (fields(line) for line in text.splitlines() if line)
     return tuple(
         NmDevice(name=row[0], type=row[1], state=row[2], connection=row[3])
         for row in rows
@@ -38,7 +41,8 @@ def parse_devices(text: str) -> tuple[NmDevice, ...]:
     )
 
 
-def _split(line: str) -> list[str]:
+def fields(line: str) -> list[str]:
+    """One line of what `nmcli -t` prints; `\\:` is a colon inside a field."""
     fields, escaped = [""], False
     for character in line:
         if escaped or character not in "\\:":
@@ -62,3 +66,61 @@ def parse_keyfile(text: str) -> Keyfile:
             key, _, value = line.partition("=")
             sections[-1][1].append((key.strip(), value.strip()))
     return Keyfile(sections=tuple((name, tuple(pairs)) for name, pairs in sections))
+
+
+class _Address(Struct, frozen=True):
+    local: str = ""
+    prefixlen: int = 0
+    scope: str = ""
+    dynamic: bool = False
+    temporary: bool = False
+
+
+class _Link(Struct, frozen=True):
+    addr_info: tuple[_Address, ...] = ()
+
+
+class _Route(Struct, frozen=True):
+    gateway: str | None = None
+
+
+def leased(text: str) -> tuple[str, ...]:
+    """The addresses with a lifetime in what `ip -j address show` prints, but temporary ones."""
+    rows = msgspec.json.decode(text or "[]", type=tuple[_Link, ...])
+    return tuple(
+        f"{x.local}/{x.prefixlen}" for row in rows for x in row.addr_info
+        if x.dynamic and x.scope == "global" and not x.temporary
+    )  # fmt: skip
+
+
+def gateways(text: str) -> tuple[str, ...]:
+    """The gateways in what `ip -j route show` prints."""
+    rows = msgspec.json.decode(text or "[]", type=tuple[_Route, ...])
+    return tuple(x.gateway for x in rows if x.gateway is not None)
+
+
+_PERMANENT, _TEMPORARY = 0x80, 0x01
+"""Flags of /proc/net/if_inet6 (linux/if_addr.h)."""
+
+
+def token(table: str, link: str, mac: str | None) -> str | None:
+    """The interface identifier of a link's address of a router's prefix, from /proc/net/if_inet6.
+
+    None where there is no such address, or it is made of the MAC (RFC 4291, appendix A).
+    """
+    for words in (x.split() for x in table.splitlines()):
+        if len(words) != 6 or words[5] != link or words[2] != "40" or words[3] != "00":
+            continue
+        if int(words[4], 16) & (_PERMANENT | _TEMPORARY):
+            continue
+        identifier = int(words[0][16:], 16)
+        return None if identifier == _of_mac(mac) else str(ipaddress.IPv6Address(identifier))
+    return None
+
+
+def _of_mac(mac: str | None) -> int | None:
+    if mac is None:
+        return None
+    octets = [int(x, 16) for x in mac.split(":")]
+    parts = [octets[0] ^ 2, *octets[1:3], 0xFF, 0xFE, *octets[3:]]
+    return int.from_bytes(bytes(parts), "big")

@@ -121,8 +121,67 @@ class IfupdownDns(Struct, frozen=True, kw_only=True, tag="ifupdown-dns"):
         return f"{does} the DNS servers of {self.link} ({self.family})"
 
 
+class NmPort(Struct, frozen=True, kw_only=True):
+    """A NIC and the profile that makes it a bridge's port."""
+
+    uuid: str
+    nic: str
+
+
+class NmLoad(Struct, frozen=True, kw_only=True, tag="nm-load"):
+    """Have NetworkManager read these profiles anew; what is in force on links stays in force."""
+
+    paths: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return "nmcli connection load"
+
+
+class NmUp(Struct, frozen=True, kw_only=True, tag="nm-up"):
+    """Have NetworkManager put a profile in force on a link, unless it is."""
+
+    uuid: str
+    path: str
+    """Where the profile is."""
+    link: str
+    ports: tuple[NmPort, ...] = ()
+    """Of a bridge: waited for."""
+    keeps_from: str | None = None
+    """A link whose leased addresses stay on `link` until NetworkManager has its own lease."""
+
+    def __str__(self) -> str:
+        return f"nmcli connection up {self.uuid} on {self.link}"
+
+
+class NmReapply(Struct, frozen=True, kw_only=True, tag="nm-reapply"):
+    """Have a changed profile that is in force on a link count at once."""
+
+    link: str
+
+    def __str__(self) -> str:
+        return f"nmcli device reapply {self.link}"
+
+
+class NmDown(Struct, frozen=True, kw_only=True, tag="nm-down"):
+    """Have NetworkManager take a profile out of force, and leave it so."""
+
+    uuid: str
+
+    def __str__(self) -> str:
+        return f"nmcli connection down {self.uuid}"
+
+
 ManagerCall = (
-    NetplanGenerate | NetworkdReload | DhclientHeld | DhclientMoved | IfstateSet | IfupdownDns
+    NetplanGenerate
+    | NetworkdReload
+    | DhclientHeld
+    | DhclientMoved
+    | IfstateSet
+    | IfupdownDns
+    | NmLoad
+    | NmUp
+    | NmReapply
+    | NmDown
 )
 """What a manager is told; each is carried out by `adapters/manager_calls.py`."""
 
