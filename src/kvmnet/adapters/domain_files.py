@@ -18,9 +18,6 @@ from kvmnet.formats.domain_edit_scan import MAX_BYTES
 
 MAX_BACKUPS = 1000
 
-SCHEMA = Path("/usr/share/libvirt/schemas/domaincommon.rng")
-"""libvirt's own schema of domain XML, which comes with the library."""
-
 
 class DomainFile(Struct, frozen=True, kw_only=True):
     """A file as it was read."""
@@ -126,14 +123,6 @@ def owner(path: Path) -> Literal["definition", "running"] | None:
         return "running"
     known = (Path("/etc/libvirt"), config / "libvirt")
     return "definition" if any(path.is_relative_to(x) for x in known) else None
-
-
-def schema_has_passt(schema: Path = SCHEMA) -> bool | None:
-    """Whether this machine's libvirt knows passt (9.0 and later); None: there is no libvirt."""
-    try:
-        return b"<value>passt</value>" in schema.read_bytes()
-    except OSError:
-        return None
 
 
 def _back_up(path: Path) -> Path:

@@ -95,13 +95,16 @@ def _edits(
     domain: DomainText, chosen: Sequence[int], target: Target, wish: MacWish
 ) -> list[NicEdit]:
     macs = new_addresses(domain.nics, chosen, wish, os.urandom)
+    staying = {number for number in chosen if is_on(domain.nics[number - 1], target)}
     wanted = target
-    if target == UserTarget() and domain_files.schema_has_passt() is False:
-        wanted = UserTarget(backend="slirp")
+    if target == UserTarget() and len(staying) < len(chosen):
+        from kvmnet.adapters.libvirt import knows_passt
+
+        wanted = UserTarget(backend="slirp" if knows_passt() is False else "passt")
     return [
         NicEdit(
             number=number,
-            target=target if is_on(domain.nics[number - 1], target) else wanted,
+            target=target if number in staying else wanted,
             mac=macs.get(number),
         )
         for number in chosen

@@ -202,7 +202,7 @@ def _converted(domain: DomainText, edit: NicEdit) -> tuple[NicChange, str]:
         number=edit.number, mac=nic.mac, new_mac=new_mac, before=place(nic), after=place(nic),
         changed=moves or new_mac is not None,
     )  # fmt: skip
-    splices = list(_address(text, element, new_mac, domain, edit.number)) if new_mac else []
+    splices: list[Splice | str] = [*_address(text, element, new_mac)] if new_mac else []
     if moves:
         setting = rules.Setting(
             kind=domain.located.kind, nic=nic, target=_complete(edit.target, nic)
@@ -210,7 +210,7 @@ def _converted(domain: DomainText, edit: NicEdit) -> tuple[NicChange, str]:
         lost = [*_gone(element, setting)]
         gone = [*_source_losses(element, setting), *lost]
         splices += (_taken(text, x) for x in lost)
-        splices += _moved(text, element, setting, _line_before(domain, edit.number))
+        splices += _moved(text, element, setting)
         whole = frozenset(x.element.name for x in gone if x.attribute is None)
         change = NicChange(
             number=edit.number, mac=nic.mac, new_mac=new_mac, before=place(nic),
@@ -218,7 +218,11 @@ def _converted(domain: DomainText, edit: NicEdit) -> tuple[NicChange, str]:
             removed=tuple(Removed(what=x.what, why=x.why) for x in gone),
             remarks=tuple(rules.remarks(element, setting, whole)),
         )  # fmt: skip
-    return change, markup.apply(text, splices)
+    added = [x for x in splices if isinstance(x, str)]
+    ready = [x for x in splices if isinstance(x, Splice)]
+    if added:
+        ready.append(_inserted(text, element, added, _line_before(domain, edit.number)))
+    return change, markup.apply(text, ready)
 
 
 def _complete(target: Target, nic: GuestNic) -> Target:
@@ -272,10 +276,11 @@ def _taken(text: str, gone: rules.Goes) -> Splice:
     return markup.removal(text, gone.element)
 
 
-def _moved(
-    text: str, element: Element, setting: rules.Setting, line: str | None
-) -> Iterator[Splice]:
-    """The type and source of the new kind of network; for passt its backend."""
+def _moved(text: str, element: Element, setting: rules.Setting) -> Iterator[Splice | str]:
+    """The type and source of the new kind of network; for passt its backend.
+
+    A text without a place is a new child.
+    """
     quote = markup.quote_in(text, element)
     kind = _type_of(setting.target)
     yield from markup.set_attribute(text, element, "type", kind, quote)
@@ -283,7 +288,7 @@ def _moved(
     if not isinstance(setting.target, UserTarget):
         values = _source_attributes(setting.target)
         if source is None:
-            yield _inserted(text, element, markup.written("source", values, quote), line)
+            yield markup.written("source", values, quote)
         else:
             yield from _rewritten(text, source, values)
         return
@@ -294,11 +299,11 @@ def _moved(
     passt = markup.written("backend", {"type": "passt"}, quote)
     if source is None:
         if needed:
-            yield _inserted(text, element, passt, line)
+            yield passt
     elif not _keeps_source(setting):
         yield Splice(source.start, source.end, passt) if needed else markup.removal(text, source)
     elif needed:
-        yield _inserted(text, element, passt, line)
+        yield passt
 
 
 def _type_of(target: Target) -> str:
@@ -328,39 +333,34 @@ def _rewritten(text: str, source: Element, values: dict[str, str]) -> Iterator[S
         yield from (markup.removal(text, x) for x in own)
 
 
-def _address(
-    text: str, element: Element, mac: Mac, domain: DomainText, number: int
-) -> Iterator[Splice]:
+def _address(text: str, element: Element, mac: Mac) -> Iterator[Splice | str]:
+    """The new MAC address; a text without a place is a new child."""
     found = element.child("mac")
     quote = markup.quote_in(text, element)
     if found is not None:
         yield from markup.set_attribute(text, found, "address", mac, quote)
     else:
-        written = markup.written("mac", {"address": mac}, quote)
-        yield _inserted(text, element, written, _line_before(domain, number), first=True)
+        yield markup.written("mac", {"address": mac}, quote)
 
 
-def _inserted(
-    text: str, element: Element, written: str, line: str | None, *, first: bool = False
-) -> Splice:
-    """Put a new child behind `<mac>`, else first, on a line of its own if the others have one.
+def _inserted(text: str, element: Element, added: Sequence[str], line: str | None) -> Splice:
+    """Put new children behind `<mac>`, else first, on lines of their own if the others have one.
 
     `line`: the line break and white space before the `<interface>` itself.
     """
+    inside = None if line is None else line + ("\t" if "\t" in line else "  ")
     if element.empty_tag:
-        inner = "" if line is None else f"{line}  {written}{line}"
+        inner = "".join((inside or "") + x for x in added)
         name = text[element.start + 1 : element.open_end].split("/")[0].split()[0]
-        slash = element.open_end - 2
-        return Splice(slash, element.open_end, f">{inner or written}</{name}>")
+        return Splice(element.open_end - 2, element.open_end, f">{inner}{line or ''}</{name}>")
     anchor = element.child("mac")
-    if anchor is not None and not first:
-        lead = markup.indentation(text, anchor.start)
-        return Splice(anchor.end, anchor.end, (lead or "") + written)
-    if element.children:
-        lead = markup.indentation(text, element.children[0].start)
+    if anchor is not None:
+        place, lead = anchor.end, markup.indentation(text, anchor.start)
+    elif element.children:
+        place, lead = element.open_end, markup.indentation(text, element.children[0].start)
     else:
-        lead = None if line is None else f"{line}  "
-    return Splice(element.open_end, element.open_end, (lead or "") + written)
+        place, lead = element.open_end, inside
+    return Splice(place, place, "".join((lead or "") + x for x in added))
 
 
 def _line_before(domain: DomainText, number: int) -> str | None:

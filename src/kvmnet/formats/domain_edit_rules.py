@@ -214,17 +214,13 @@ def _script(element: Element, setting: Setting) -> Iterator[Goes]:
 
 
 def _guest_ip(element: Element, setting: Setting) -> Iterator[Goes]:
-    here = isinstance(setting.target, UserTarget)
-    if here and setting.nic.type == "user":
-        return
-    if not here and setting.kind not in _QEMU:
-        return  # containers get their address this way
     detail = f"address='{element.get('address') or ''}'"
-    if here:
-        yield from _whole(element, "it was of another network", detail)
-    else:
-        yield from _whole(element, "QEMU can give a guest an address on a user's network only",
-                          detail)  # fmt: skip
+    if isinstance(setting.target, UserTarget):
+        # slirp takes it for its subnet, passt for the guest's own address.
+        yield from _whole(element, f"it was for {place(setting.nic)}", detail)
+    elif setting.kind in _QEMU:  # containers and Xen's guests get their address this way
+        why = "QEMU can give a guest an address on a user's network only"
+        yield from _whole(element, why, detail)
 
 
 def _port_forward(element: Element, setting: Setting) -> Iterator[Goes]:
@@ -308,9 +304,8 @@ RULES: dict[str, Rule] = {
 _SOURCE_WHY = {
     "portgroup": "it is of the network {here}",
     "portid": "it is the port that the network {here} gave",
-    "bridge": "it is where the network {here} led",
     "macTableManager": "libvirt says there who keeps the old bridge's table",
-    "mode": "it is macvtap's way to let guests talk to each other",
+    "mode": "only a macvtap has one",
     "dev": "passt took the host's address from there",
 }
 
@@ -333,6 +328,8 @@ def source_losses(source: Element, setting: Setting, wanted: frozenset[str]) -> 
     for attribute in source.attributes:
         if attribute.is_own and attribute.name not in said:
             why = _SOURCE_WHY.get(attribute.name, "it is of {here}")
+            if setting.nic.type == "network" and attribute.name in {"bridge", "dev", "mode"}:
+                why = "it is what the network {here} led to"
             what = f"source {attribute.name}='{attribute.value}'"
             here = setting.nic.source if setting.nic.type == "network" else place(setting.nic)
             yield Goes(element=source, attribute=attribute, what=what, why=why.format(here=here))
@@ -355,4 +352,7 @@ def remarks(nic: Element, setting: Setting, gone: frozenset[str]) -> Iterator[st
         elif isinstance(setting.target, NetworkTarget):
             yield f"its VLAN stays: libvirt starts the guest only if {setting.target} can tag"
     if isinstance(setting.target, UserTarget) and setting.target.backend == "passt":
-        yield "passt will carry it: libvirt 9.0 or later and the program passt have to be there"
+        yield (
+            "passt will carry it: the program passt has to be there, and a libvirt with it "
+            "(from 9.0 on, but not Debian 12's)"
+        )
