@@ -112,7 +112,7 @@ def _address(check: AddressThere) -> str | None:
     ]  # fmt: skip
     if not found:
         return "no link has it"
-    for flag in ("tentative", "dadfailed"):
+    for flag in ("dadfailed", "tentative"):  # the one comes with the other
         if all(flag in x.flags for x in found):
             return f"it is {flag} on {found[0].link}"
     return None
