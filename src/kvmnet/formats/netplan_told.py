@@ -17,7 +17,6 @@ _CLOUD_TEXT = """\
 # kvmnet changed a file of netplan that cloud-init writes; so it must not write it again.
 network: {config: disabled}
 """
-_NM_FILTERING = "netplan has no key for VLAN filtering, and NetworkManager no drop-in"
 
 
 def unit(id: str) -> str:
@@ -31,17 +30,7 @@ def create(
     """The hand-over of a new bridge whose YAML is written."""
     files, before = changed
     extra, notes = _cloud_init(view, files)
-    if renderer == "NetworkManager":
-        if takeover.vlan_filtering:
-            raise Refused(f"{takeover.bridge} can not filter VLANs", why=_NM_FILTERING)
-        return HandedOver(
-            files=(*files, *extra),
-            files_before=(*before, *_before(view, extra)),
-            calls=(NetplanGenerate(),),
-            calls_back=(NetplanGenerate(),),
-            calls_back_at_boot=(NetplanGenerate(),),
-            notes=tuple(notes),
-        )
+    _check(renderer)
     extra += _drop_ins(view, takeover)
     prefix = networkd_bridge.choose_prefix(view.networkd)
     names = tuple(x.name for x in takeover.ports)
@@ -65,6 +54,20 @@ def create(
         calls_back_at_boot=(NetplanGenerate(),),
         notes=tuple(notes),
     )
+
+
+def _check(renderer: str) -> None:
+    """Refuse NetworkManager below netplan.
+
+    Netplan gives a NIC one profile, under one name, as a port and as what it was; NetworkManager
+    has that profile in force and does not take the changed one up without letting the NIC go.
+    """
+    if renderer == "NetworkManager":
+        raise Refused(
+            "netplan has NetworkManager manage the NIC (renderer: NetworkManager)",
+            why="it would let the NIC go when netplan changes the NIC's profile",
+            hint="use --no-persist, or give the NIC a profile in NetworkManager instead of netplan",
+        )
 
 
 def _drop_ins(view: NetplanView, takeover: Takeover) -> list[FileState]:
@@ -119,8 +122,7 @@ def set_ports(
 ) -> HandedOver:
     """The hand-over of a bridge with other ports whose YAML is written."""
     files, before = changed
-    if renderer == "NetworkManager":
-        return _plain(files, before)
+    _check(renderer)
     old = tuple(x.name for x in takeovers[0].ports)
     new = tuple(x.name for x in takeovers[1].ports)
     gone = tuple(x for x in old if x not in new)
@@ -140,16 +142,6 @@ def set_ports(
     )
 
 
-def _plain(files: tuple[FileState, ...], before: tuple[FileState, ...]) -> HandedOver:
-    return HandedOver(
-        files=files,
-        files_before=before,
-        calls=(NetplanGenerate(),),
-        calls_back=(NetplanGenerate(),),
-        calls_back_at_boot=(NetplanGenerate(),),
-    )
-
-
 def delete(
     view: NetplanView,
     takeover: Takeover,
@@ -159,8 +151,7 @@ def delete(
 ) -> HandedOver:
     """The hand-over of a bridge that goes, whose YAML is written."""
     files, before = changed
-    if renderer == "NetworkManager":
-        return _plain(files, before)
+    _check(renderer)
     base = f"/etc/systemd/network/10-netplan-{takeover.bridge}"
     ours = {f"{base}.network.d/{_DROP_IN}", f"{base}.netdev.d/{_DROP_IN}"}
     extra = [x for x in view.networkd.files if x.path in ours]

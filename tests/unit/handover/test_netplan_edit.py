@@ -71,6 +71,16 @@ def test_a_nic_that_netplan_does_not_define_is_refused() -> None:
         bridge.create(_view("network:\n  ethernets:\n    eth9: {dhcp4: true}\n"), TAKEOVER)
 
 
+@pytest.mark.parametrize("where", ["network", "device"])
+def test_networkmanager_below_netplan_is_refused(where: str) -> None:
+    text = f"{ETH}      dhcp4: true\n"
+    said = "renderer: NetworkManager\n"
+    text += f"  {said}" if where == "network" else f"      {said}"
+    with pytest.raises(Refused, match="NetworkManager") as caught:
+        bridge.create(_view(text), TAKEOVER)
+    assert "--no-persist" in caught.value.hint
+
+
 def test_a_bridge_of_that_name_is_refused() -> None:
     text = f"{ETH}      dhcp4: true\n  bridges:\n    br0: {{}}\n"
     with pytest.raises(Refused, match="makes a br0 already"):
