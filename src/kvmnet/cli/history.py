@@ -7,6 +7,7 @@ back. Stuck: putting it back failed; `why` names what is left.
 from __future__ import annotations
 
 import argparse
+import os
 import time
 from typing import TYPE_CHECKING
 
@@ -38,6 +39,8 @@ def run(args: argparse.Namespace) -> int:
     if output.wants_json(args):
         output.print_json(HistoryDocument(transactions=entries))
         return 0
+    if os.geteuid() != 0:
+        output.say(args, "only what you did without root; the rest: sudo kvmnet history")
     if not entries:
         output.say(args, "kvmnet has changed nothing here yet")
         return 0

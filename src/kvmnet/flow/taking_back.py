@@ -41,14 +41,19 @@ def history() -> tuple[Transaction, ...]:
 
 
 def taken_back_by(every: tuple[Transaction, ...]) -> dict[str, str]:
-    """For each kept transaction that another took back for good: which."""
-    found: dict[str, str] = {}
-    for one in every:
-        if one.undoes is not None and one.outcome == "kept":
-            found[one.undoes] = one.id
-            found.pop(one.id, None)
-    # An undo that was taken back itself leaves the first change as it was.
-    return {done: by for done, by in found.items() if by not in found}
+    """For each kept transaction that another took back: which. Ids are no order of time here:
+    the clock may have been set.
+
+    An undo that was taken back itself leaves the first change as it was.
+    """
+    undos = {x.id: x.undoes for x in every if x.undoes is not None and x.outcome == "kept"}
+
+    def taker(transaction_id: str) -> str | None:
+        takers = [by for by, done in undos.items() if done == transaction_id]
+        return next((by for by in takers if taker(by) is None), None)
+
+    found = {x.id: taker(x.id) for x in every}
+    return {done: by for done, by in found.items() if by is not None}
 
 
 def confirm(transaction_id: str | None) -> Transaction:
