@@ -91,12 +91,29 @@ def move(call: DhclientMoved) -> None:
 
 
 def running(client: DhcpClient) -> tuple[int, ...]:
-    """The processes of dhclient that serve this link in this network namespace."""
+    """The processes that serve this link in this network namespace, the first one first."""
+    if client.program == "dhcpcd":
+        first = [x for x, argv in processes("dhcpcd") if _title(argv).startswith(f"{client.link} ")]
+        return tuple(y for x in first for y in (x, *_below(x)))
     return tuple(
         pid
         for pid, argv in processes("dhclient")
         if argv[-1] == client.link and ("-6" in argv) == (client.family == 6)
     )
+
+
+def _title(argv: tuple[str, ...]) -> str:
+    """`eth0 [ip4] [ip6]` of the process title `dhcpcd: eth0 [ip4] [ip6]`, and a space."""
+    return f"{argv[0].partition(': ')[2] or ' '.join(argv[1:])} "
+
+
+def _below(pid: int) -> Iterator[int]:
+    """All processes that a process started, and those that they did."""
+    for folder in Path(f"/proc/{pid}/task").glob("*"):
+        with contextlib.suppress(OSError):
+            for child in map(int, (folder / "children").read_text().split()):
+                yield child
+                yield from _below(child)
 
 
 def processes(program: str) -> Iterator[tuple[int, tuple[str, ...]]]:
@@ -106,24 +123,31 @@ def processes(program: str) -> Iterator[tuple[int, tuple[str, ...]]]:
         if folder.name.isdecimal():
             with contextlib.suppress(OSError):
                 argv = (folder / "cmdline").read_bytes().decode("utf-8", "replace").split("\0")[:-1]
-                if (
-                    argv
-                    and os.path.basename(argv[0]) == program
-                    and os.readlink(folder / "ns/net") == own
-                ):
+                name = os.path.basename(argv[0].partition(": ")[0]) if argv else ""
+                if name == program and os.readlink(folder / "ns/net") == own:
                     yield int(folder.name), tuple(argv)
 
 
 def _end(client: DhcpClient) -> None:
     """End it at once: on SIGTERM it could release the lease and take the address away."""
     end = time.monotonic() + END_S
-    while pids := running(client):
-        for pid in pids:
+    pids = running(client)
+    while alive := [x for x in pids if _cmdline(x)]:
+        for pid in alive:
             _signal(pid, signal.SIGKILL)
         if time.monotonic() > end:
-            raise Failed(f"dhclient on {client.link} does not end", hint=f"kill -9 {pids[0]}")
+            raise Failed(
+                f"{client.program} on {client.link} does not end", hint=f"kill -9 {alive[0]}"
+            )
         time.sleep(0.01)
     files.remove(Path(client.pid_file))
+
+
+def _cmdline(pid: int) -> bytes:
+    """Empty for a process that has ended."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    return b""
 
 
 def _signal(pid: int, number: signal.Signals) -> None:
@@ -132,6 +156,10 @@ def _signal(pid: int, number: signal.Signals) -> None:
 
 
 def _carry_leases(old: DhcpClient, new: DhcpClient) -> None:
+    if old.program == "dhcpcd":  # one packet as it came, without the link's name
+        if Path(old.lease_file).exists():
+            run(["cp", "-p", "--", old.lease_file, new.lease_file])
+        return
     text = files.read_optional(Path(old.lease_file))
     if text:
         renamed = dhclient.rename_link(f"{text}\n", old.link, new.link)
@@ -151,7 +179,7 @@ def _start(client: DhcpClient) -> None:
         if running(client):
             return
         _launch(argv, client)
-    if client.family == 4:
+    if client.family == 4 and client.program == "dhclient":
         _renew_lifetime(client)
 
 
@@ -171,9 +199,9 @@ def _launch(argv: list[str], client: DhcpClient) -> None:
         process.kill()
         process.wait(END_S)
         raise Failed(
-            f"dhclient got no lease on {client.link}",
+            f"{client.program} got no lease on {client.link}",
             why=f"no DHCP server answered within {BIND_S:g} seconds",
-            hint=f"dhclient -{client.family} -v -d {client.link} shows what it sends",
+            hint=f"tcpdump -ni {client.link} port 67 or port 547 shows what is sent",
         ) from None
 
 
@@ -193,7 +221,12 @@ def _renew_lifetime(client: DhcpClient) -> None:
 
 
 def _forget_dns(client: DhcpClient) -> None:
-    """What the ended client told resolvconf(8): its successor has told the same by then."""
+    """What the ended client told of DNS servers: its successor tells the same."""
+    if client.program == "dhcpcd":
+        for path in Path("/run/dhcpcd").glob("**/*"):
+            if path.name.startswith(f"{client.link}.") and not path.is_dir():
+                files.remove(path)
+        return
     name = f"{client.link}.dhclient" if client.family == 4 else f"{client.link}.ip6.dhclient"
     if Path("/sbin/resolvconf").exists() and Path("/run/resolvconf/interface", name).exists():
         with contextlib.suppress(KvmnetError):

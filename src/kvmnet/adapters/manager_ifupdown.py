@@ -8,14 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from kvmnet.adapters import cloud_init, files
-from kvmnet.adapters.ifupdown_calls import DNS_HOOKS, processes
+from kvmnet.adapters.ifupdown_calls import DNS_HOOKS, processes, running
 from kvmnet.formats import interfaces
 from kvmnet.formats.interfaces_lines import Include, split
 from kvmnet.formats.interfaces_view import IfupdownView
 from kvmnet.model.handover import DhcpClient, FileState
 
 MAIN = "/etc/network/interfaces"
-_OTHER_CLIENTS = ("udhcpc", "dhcpcd", "pump")
+_OTHER_CLIENTS = ("udhcpc", "pump")
 _PLAIN = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -36,7 +36,7 @@ def observe(root: Path, heir: str | None, ports: tuple[str, ...], bridge: str) -
         includes=tuple(includes),
         has_bridge_utils=(root / "etc/network/if-pre-up.d/bridge").exists(),
         up=tuple(state),
-        clients=tuple(_clients(links)),
+        clients=(*_clients(links), *_dhcpcd(links)),
         other_clients=tuple(x for x in _OTHER_CLIENTS if _serves(x, served)),
         tells_dns=any((root / "etc/network/if-up.d" / x).exists() for x in DNS_HOOKS),
         cloud_init=cloud_init.read(root),
@@ -85,6 +85,20 @@ def _clients(links: tuple[str, ...]) -> Iterator[DhcpClient]:
                 pid_file=_option(argv, "-pf") or f"/run/dhclient{suffix}.pid",
                 lease_file=_option(argv, "-lf") or f"/var/lib/dhcp/dhclient{suffix}.leases",
             )
+
+
+def _dhcpcd(links: tuple[str, ...]) -> Iterator[DhcpClient]:
+    for link in links:
+        client = DhcpClient(
+            program="dhcpcd",
+            link=link,
+            family=4,
+            argv=("dhcpcd", link),
+            pid_file=f"/run/dhcpcd/{link}.pid",
+            lease_file=f"/var/lib/dhcpcd/{link}.lease",
+        )
+        if running(client):
+            yield client
 
 
 def _option(argv: tuple[str, ...], name: str) -> str | None:

@@ -119,7 +119,7 @@ def set_ports(view: IfupdownView, before: Takeover, after: Takeover) -> HandedOv
     back = [f"{x}'s own stanza is back: ifup {x}" for x in sorted(old - new) if work.of(x)]
     handed = HandedOver(files=files, files_before=files_before, notes=(*work.notes, *back))
     down = tuple(x for x in names if x not in kept and x in view.up)
-    change = Change(up=(), down=down, moves=calls.ends(view, names))
+    change = Change(up=(), down=down, moves=calls.ends(view.clients, names))
     return calls.with_calls(handed, view, change)
 
 
@@ -136,7 +136,7 @@ def _check(view: IfupdownView, takeover: Takeover) -> None:
             f"the DHCP client can not go over to {takeover.bridge}",
             why=f"it is {' and '.join(view.other_clients)}, which takes the address away "
             "when it starts",
-            hint="use dhclient: apt install isc-dhcp-client, then ifdown and ifup the NIC",
+            hint="use another: apt install isc-dhcp-client, then ifdown and ifup the NIC",
         )
 
 

@@ -17,6 +17,8 @@ from kvmnet.model.handover import (
     ManagerCall,
 )
 
+Clients = tuple[DhcpClient, ...]
+
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):
     """Who serves which link from now on, and who did."""
@@ -67,16 +69,16 @@ def _turned(call: IfupdownDns, mode: Literal["start", "stop"]) -> IfupdownDns:
     return msgspec.structs.replace(call, mode=mode)
 
 
-def moves(view: IfupdownView, source: str, target: str) -> tuple[DhclientMoved, ...]:
+def moves(clients: Clients, source: str, target: str) -> tuple[DhclientMoved, ...]:
     """Every DHCP client of one link goes over to another."""
     return tuple(
-        DhclientMoved(ends=x, starts=renamed(x, target)) for x in view.clients if x.link == source
+        DhclientMoved(ends=x, starts=renamed(x, target)) for x in clients if x.link == source
     )
 
 
-def ends(view: IfupdownView, links: tuple[str, ...]) -> tuple[DhclientMoved, ...]:
+def ends(clients: Clients, links: tuple[str, ...]) -> tuple[DhclientMoved, ...]:
     """The links' DHCP clients end."""
-    return tuple(DhclientMoved(ends=x, starts=None) for x in view.clients if x.link in links)
+    return tuple(DhclientMoved(ends=x, starts=None) for x in clients if x.link in links)
 
 
 def renamed(client: DhcpClient, link: str) -> DhcpClient:
@@ -85,9 +87,11 @@ def renamed(client: DhcpClient, link: str) -> DhcpClient:
     def swap(word: str) -> str:
         if word == client.link:
             return link
+        word = word.replace(f"dhcpcd/{client.link}.", f"dhcpcd/{link}.")
         return word.replace(f".{client.link}.", f".{link}.")
 
     return DhcpClient(
+        program=client.program,
         link=link,
         family=client.family,
         argv=tuple(map(swap, client.argv)),

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from msgspec import structs
+
 from kvmnet.formats import interfaces_calls as calls
 from kvmnet.formats.interfaces_calls import Change
 from kvmnet.formats.interfaces_work import Work
-from kvmnet.model.handover import DhclientMoved, IfupdownDns
+from kvmnet.model.handover import DhclientMoved, DhcpClient, IfupdownDns
+
+_DHCPCD = {"hostname": "-h", "vendor": "-i", "client": "-I", "leasetime": "-l", "metric": "-m"}
 
 
 def created(
@@ -15,8 +19,9 @@ def created(
     view, takeover = work.view, work.takeover
     up = tuple(new for old, new in renames.items() if ":" not in old or old in view.up)
     down = tuple(x for x in (*renames, *silent) if x in view.up and x not in kept)
-    moves = tuple(x for old, new in renames.items() for x in calls.moves(view, old, new))
-    moves += calls.ends(view, silent)
+    clients = as_ifup_starts_them(work)
+    moves = tuple(x for old, new in renames.items() for x in calls.moves(clients, old, new))
+    moves += calls.ends(clients, silent)
     if takeover.address == "dhcp":
         moves = _with_dhcp(work, takeover.heir_of, takeover.bridge, moves)
     stop, start = _dns(work, renames)
@@ -28,10 +33,11 @@ def created(
 def deleted(work: Work, renames: dict[str, str]) -> Change:
     """A bridge is gone; `renames` are its names and the NIC's in their place."""
     view, bridge, heir = work.view, work.takeover.bridge, work.takeover.heir_of
-    moves = tuple(x for old, new in renames.items() for x in calls.moves(view, old, new))
+    clients = as_ifup_starts_them(work)
+    moves = tuple(x for old, new in renames.items() for x in calls.moves(clients, old, new))
     up = tuple(new for old, new in renames.items() if old in view.up or old == bridge)
     if not renames:
-        moves = calls.ends(view, (bridge,))
+        moves = calls.ends(clients, (bridge,))
         if heir is not None and work.of(heir):
             up = (heir,)
             if any(x.words[1:3] == ("inet", "dhcp") for x in work.of(heir)):
@@ -39,6 +45,25 @@ def deleted(work: Work, renames: dict[str, str]) -> Change:
     down = tuple(x for x in (renames or (bridge,)) if x in view.up)
     stop, start = _dns(work, renames)
     return Change(up=up, down=down, moves=moves, dns_stop=stop, dns_start=start)
+
+
+def as_ifup_starts_them(work: Work) -> tuple[DhcpClient, ...]:
+    """The running DHCP clients with their arguments: dhcpcd hides its own, ifup has them from the
+    stanza (interfaces(5), dhcp)."""
+    found: list[DhcpClient] = []
+    for client in work.view.clients:
+        if client.program == "dhcpcd":
+            options = [
+                word
+                for block in work.of(client.link)
+                if block.words[1:3] == ("inet", "dhcp")
+                for _, line in work.options(block)
+                if line.option in _DHCPCD
+                for word in (_DHCPCD[line.option], line.value)
+            ]
+            client = structs.replace(client, argv=("dhcpcd", *options, client.link))
+        found.append(client)
+    return tuple(found)
 
 
 def _with_dhcp(

@@ -58,10 +58,12 @@ class NetworkdReload(Struct, frozen=True, kw_only=True, tag="networkd-reload"):
 
 
 class DhcpClient(Struct, frozen=True, kw_only=True):
-    """A process of ISC's dhclient(8) that serves one link, as ifupdown starts it."""
+    """ISC's dhclient(8) or dhcpcd(8) serving one link, as ifupdown starts it."""
 
+    program: Literal["dhclient", "dhcpcd"] = "dhclient"
     link: str
     family: Literal[4, 6]
+    """dhcpcd is one process for both; it counts as 4."""
     argv: tuple[str, ...]
     pid_file: str
     lease_file: str
@@ -73,7 +75,8 @@ class DhclientHeld(Struct, frozen=True, kw_only=True, tag="dhclient-held"):
     clients: tuple[DhcpClient, ...]
 
     def __str__(self) -> str:
-        return f"hold dhclient on {', '.join(sorted({x.link for x in self.clients}))}"
+        names = sorted({f"{x.program} on {x.link}" for x in self.clients})
+        return f"hold {', '.join(names)}"
 
 
 class DhclientMoved(Struct, frozen=True, kw_only=True, tag="dhclient-moved"):
@@ -89,9 +92,11 @@ class DhclientMoved(Struct, frozen=True, kw_only=True, tag="dhclient-moved"):
 
     def __str__(self) -> str:
         if self.starts is None:
-            return f"end dhclient on {self.ends.link if self.ends else 'nothing'}, keep its lease"
+            ended = f"{self.ends.program} on {self.ends.link}" if self.ends else "nothing"
+            return f"end {ended}, keep its lease"
         here = f" instead of {self.ends.link}" if self.ends else ""
-        return f"have dhclient -{self.starts.family} serve {self.starts.link}{here}"
+        family = f" -{self.starts.family}" if self.starts.program == "dhclient" else ""
+        return f"have {self.starts.program}{family} serve {self.starts.link}{here}"
 
 
 class IfstateSet(Struct, frozen=True, kw_only=True, tag="ifstate-set"):

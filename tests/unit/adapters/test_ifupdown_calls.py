@@ -99,6 +99,34 @@ def test_a_held_client_ends_without_a_word_to_its_server(
     calls.move(DhclientMoved(ends=served, starts=None))  # it is no error that it is gone
 
 
+def test_dhcpcd_is_known_by_its_title_and_ends_with_all_that_it_started(tmp_path: Path) -> None:
+    title = "exec -a 'dhcpcd: eth7 [ip4] [ip6]' bash -c 'sleep 86398 & sleep 86397; true'"
+    process = subprocess.Popen(["bash", "-c", title])
+    other = subprocess.Popen(["bash", "-c", "exec -a 'dhcpcd: eth70 [ip4]' sleep 86396"])
+    served = DhcpClient(
+        program="dhcpcd", link="eth7", family=4, argv=("dhcpcd", "eth7"),
+        pid_file=str(tmp_path / "pid"), lease_file=str(tmp_path / "lease"),
+    )  # fmt: skip
+    try:
+        end = time.monotonic() + 5
+        while len(found := calls.running(served)) != 3:
+            assert time.monotonic() < end, found
+            time.sleep(0.01)
+        assert found[0] == process.pid
+        calls.move(DhclientMoved(ends=served, starts=None))
+        assert not calls.running(served)
+        assert process.wait(5) == -signal.SIGKILL and other.poll() is None
+        assert not [x for x in found if Path(f"/proc/{x}/cmdline").exists() and _alive(x)]
+    finally:
+        process.kill()
+        other.kill()
+        other.wait()
+
+
+def _alive(pid: int) -> bool:
+    return Path(f"/proc/{pid}/cmdline").read_bytes() != b""
+
+
 def test_a_client_of_another_network_namespace_is_not_ours(
     client: tuple[DhcpClient, subprocess.Popen[bytes]],
 ) -> None:

@@ -17,7 +17,13 @@ from kvmnet.adapters.manager_ifupdown import observe
 from kvmnet.errors import KvmnetError, NotFound, Refused
 from kvmnet.formats import interfaces_bridge
 from kvmnet.formats.interfaces_view import IfupdownView
-from kvmnet.model.handover import DhcpClient, FileState, HandedOver
+from kvmnet.model.handover import (
+    DhclientMoved,
+    DhcpClient,
+    FileState,
+    HandedOver,
+    ManagerCall,
+)
 from kvmnet.model.takeover import Takeover
 
 CASES = Path(__file__).parent / "cases"
@@ -60,7 +66,13 @@ def told(handed: HandedOver) -> str:
         "back at boot": handed.calls_back_at_boot,
         "note": handed.notes,
     }
-    return "".join(f"{name}: {x}\n" for name, values in parts.items() for x in values)
+    return "".join(f"{name}: {line(x)}\n" for name, values in parts.items() for x in values)
+
+
+def line(x: ManagerCall | str) -> str:
+    """What people are told, and how a DHCP client is run."""
+    starts = isinstance(x, DhclientMoved) and x.starts
+    return f"{x} [{' '.join(starts.argv)}; {starts.lease_file}]" if starts else str(x)
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda x: x.name)
