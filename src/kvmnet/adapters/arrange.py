@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
@@ -13,12 +14,15 @@ from kvmnet.adapters.run import run
 from kvmnet.adapters.sysctl_write import write_sysctl
 from kvmnet.adapters.sysctls import read_sysctls
 from kvmnet.errors import Failed
-from kvmnet.formats.arrange import Command, Line, Setting, commands
+from kvmnet.formats.arrange import Command, Line, Setting, Settle, commands
+from kvmnet.formats.iproute import parse_links
 from kvmnet.model.arrangement import Arrangement
 from kvmnet.model.state import State
 
 TRIES = 3
 """Somebody else, a host network manager most of all, may change a link between look and change."""
+SETTLE_S = 0.5
+POLL_S = 0.001
 _AT = re.compile(r"Command failed -:(\d+)")
 
 
@@ -80,6 +84,8 @@ def _run(todo: Sequence[Command]) -> list[_Miss]:
         for setting in same:
             if isinstance(setting, Setting):
                 write_sysctl(setting.path, setting.value)
+            elif isinstance(setting, Settle):
+                _settle(setting)
         for miss in _run_batch([x for x in same if isinstance(x, Line)]):
             misses.append(miss)
             if miss.line.essential:
@@ -87,9 +93,20 @@ def _run(todo: Sequence[Command]) -> list[_Miss]:
     return misses
 
 
+def _settle(wait: Settle) -> None:
+    """Not an error where it takes longer: a NIC without a cable never carries."""
+    end = time.monotonic() + SETTLE_S
+    while time.monotonic() < end:
+        text = run(["ip", "-json", "link", "show", "dev", wait.link], accept=(0, 1)).stdout
+        links = parse_links(text)
+        if not links or (links[0].operstate == "up") is wait.carries:
+            return
+        time.sleep(POLL_S)
+
+
 def _batch(command: Command) -> str:
     """What can be done by one program, and by which: settings are written, not run."""
-    if isinstance(command, Setting):
+    if not isinstance(command, Line):
         return ""
     return "-6" if command.family == 6 else "-4" if command.family == 4 else "both"
 

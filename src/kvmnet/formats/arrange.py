@@ -6,6 +6,9 @@ bridge, and still go out by the NIC: that works, since a port sends what it is g
 while the NIC is a port, in both directions: after it became one, before it ceases to be one.
 Nothing is taken away before something else stands in for it.
 
+What can not be helped: in `br_add_if` the kernel hands a NIC's frames to the bridge some 50 us
+before the port forwards. A frame that comes in just then is lost.
+
 What is computed is the difference to what is there. So the same target is reached from any point
 between two arrangements, and asking again yields nothing.
 """
@@ -52,7 +55,18 @@ class Setting(Struct, frozen=True, kw_only=True):
     link: str
 
 
-Command = Line | Setting
+class Settle(Struct, frozen=True, kw_only=True):
+    """Wait until the kernel has noticed that a bridge has a port that carries, or has none.
+
+    It does so a moment after the fact (net/core/link_watch.c). Until then what is sent by the
+    bridge is thrown away, since its queue is not active yet.
+    """
+
+    link: str
+    carries: bool
+
+
+Command = Line | Setting | Settle
 
 
 def commands(now: State, target: Arrangement) -> tuple[Command, ...]:
@@ -65,8 +79,9 @@ def commands(now: State, target: Arrangement) -> tuple[Command, ...]:
     there = [x for x in target.links if x.bridge is not None or now.link(x.name) is not None]
     target = msgspec.structs.replace(target, links=tuple(there))
     for stage in (
-        _bridges, _settings, _up, _new_addresses, _neighbours, _enslaved, _routes_and_rules,
-        _released, _old_addresses, _old_neighbours, _absent, _finished, _link_local_mode,
+        _bridges, _settings, _up, _new_addresses, _neighbours, _enslaved, _carrier,
+        _routes_and_rules, _released, _no_carrier, _old_addresses, _old_neighbours, _absent,
+        _finished, _link_local_mode,
     ):  # fmt: skip
         found += stage(now, target)
     return tuple(found)
@@ -184,9 +199,11 @@ def _old_addresses(now: State, target: Arrangement) -> Iterator[Line]:
     wanted = {_key(x) for link in target.links for x in link.addresses}
     for address in reversed(now.addresses):
         link = by_name.get(address.link)
-        if link is None or _key(address) in wanted or _comes_by_itself(address, link):
+        if link is None and address.link not in target.absent:
             continue
-        yield Line(text=ip_batch.delete_address(address), link=link.name)
+        if link is not None and (_key(address) in wanted or _comes_by_itself(address, link)):
+            continue
+        yield Line(text=ip_batch.delete_address(address), link=address.link)
 
 
 def _comes_by_itself(address: Address, link: LinkTarget) -> bool:
@@ -255,6 +272,22 @@ def _released(now: State, target: Arrangement) -> Iterator[Line]:
         if link.master is None and has.master is not None:
             text = ip_batch.line("link", "set", "dev", link.name, "nomaster")
             yield Line(text=text, link=link.name, essential=True)
+
+
+def _carrier(now: State, target: Arrangement) -> Iterator[Settle]:
+    for name in sorted({x.text.split()[-1] for x in _enslaved(now, target)}):
+        has = now.link(name)
+        if has is None or not has.carrier:
+            yield Settle(link=name, carries=True)
+
+
+def _no_carrier(now: State, target: Arrangement) -> Iterator[Settle]:
+    freed = {x.link for x in _released(now, target)}
+    for name in sorted({x.master for x in now.links if x.name in freed and x.master is not None}):
+        has = now.link(name)
+        left = [x for x in now.ports(name) if x.name not in freed and x.carrier]
+        if has is not None and has.carrier and not left:
+            yield Settle(link=name, carries=False)
 
 
 def _present(now: State, target: Arrangement) -> Iterator[tuple[LinkTarget, Link]]:

@@ -41,7 +41,8 @@ def route_lines(now: State, target: Arrangement, names: set[str]) -> Iterator[tu
     present = grouped(now.routes)
     have = {_identity(x) for x in present}
     addresses = [x for link in target.links for x in link.addresses if link.up]
-    wanted = (*grouped(target.routes), *_missing_prefixes(now, addresses))
+    # First the routes to prefixes, in which the gateways of the others have to be.
+    wanted = (*_missing_prefixes(now, addresses), *grouped(target.routes))
     kept = {_identity(x) for x in wanted}
     old = [
         x for x in present
