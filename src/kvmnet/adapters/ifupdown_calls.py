@@ -156,9 +156,10 @@ def _signal(pid: int, number: signal.Signals) -> None:
 
 
 def _carry_leases(old: DhcpClient, new: DhcpClient) -> None:
-    if old.program == "dhcpcd":  # one packet as it came, without the link's name
-        if Path(old.lease_file).exists():
-            run(["cp", "-p", "--", old.lease_file, new.lease_file])
+    if old.program == "dhcpcd":  # packets as they came, without the link's name
+        for suffix in ("", "6"):
+            if Path(old.lease_file + suffix).exists():
+                run(["cp", "-p", "--", old.lease_file + suffix, new.lease_file + suffix])
         return
     text = files.read_optional(Path(old.lease_file))
     if text:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from msgspec import structs
 
 from kvmnet.formats import interfaces_calls as calls
@@ -92,7 +94,7 @@ def _dns(
             options = tuple(
                 (x.option, x.value) for _, x in work.options(block) if x.option.startswith("dns-")
             )
-            family = "inet6" if block.family == "inet6" else "inet"
+            family: Literal["inet", "inet6"] = "inet6" if block.family == "inet6" else "inet"
             for mode, link, found in (("stop", old, stop), ("start", new, start)):
                 if options:
                     found.append(
