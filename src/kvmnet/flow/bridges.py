@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from kvmnet.core import bridge_firewall, bridge_plan
+from kvmnet.core.bridge_demands import demanded
 from kvmnet.core.bridge_plan import BridgeChange
 from kvmnet.errors import Refused, Unavailable
 from kvmnet.flow import backends, taking_back
@@ -141,13 +142,13 @@ def _plan(state: State, change: BridgeChange, extra: tuple[Check, ...], watcher:
         return Plan(title=change.title, notes=change.notes)
     walls = _walls(state, change)
     kept = _kept(state, change)
-    proof = baseline(state, change.nics, extra, watcher)
-    live: tuple[PlannedStep, ...] = (change.arrange, _prove(proof, LIVE_PROOF_S))
+    proof = _proof(change.arrange, baseline(state, change.nics, extra, watcher))
+    live: tuple[PlannedStep, ...] = (change.arrange, *_prove(proof, LIVE_PROOF_S))
     lasting: tuple[PlannedStep, ...] = ()
     if kept is not None:
         first, then = hand_over_steps(kept.handed, kept.manager, change.bridge)
         live = (first, *live)
-        lasting = (then, _prove(proof, KEPT_PROOF_S))
+        lasting = (then, *_prove(proof, KEPT_PROOF_S))
     return Plan(
         title=change.title,
         steps=(*walls.steps, *live, *lasting),
@@ -219,8 +220,13 @@ def _lasting_notes(change: BridgeChange, kept: _Kept | None) -> tuple[str, ...]:
 
 
 def _owner(state: State, change: BridgeChange) -> NicOwner | None:
-    """Who keeps the bridge: the owner of the NIC that it is made of, or of the bridge itself."""
+    """Who keeps the bridge: the owner of the NIC that it is made of, or of the bridge itself.
+
+    One without ports belongs to whoever owns the host's way out.
+    """
     names = [x for x in (change.heir, change.bridge) if x is not None]
+    if change.heir is None:
+        names += [x.link for x in state.routes if x.link and x.destination.endswith("/0")]
     return next((x for name in names for x in state.owners if x.link == name), None)
 
 
@@ -230,8 +236,17 @@ def _walls(state: State, change: BridgeChange) -> bridge_firewall.BridgeFirewall
     return bridge_firewall.prepare(state, change.takeover.heir_of, change.takeover.bridge)
 
 
-def _prove(checks: tuple[Check, ...], within_s: float) -> PlannedStep:
-    return PlannedStep(step=Prove(checks=checks, within_s=within_s), undo=None)
+def _proof(arrange: PlannedStep, checks: tuple[Check, ...]) -> tuple[Check, ...]:
+    """What holds now, as far as the user does not take it away."""
+    if not isinstance(arrange.step, Arrange) or not isinstance(arrange.undo, Arrange):
+        return checks
+    return demanded(checks, arrange.undo.target, arrange.step.target)
+
+
+def _prove(checks: tuple[Check, ...], within_s: float) -> tuple[PlannedStep, ...]:
+    if not checks:
+        return ()
+    return (PlannedStep(step=Prove(checks=checks, within_s=within_s), undo=None),)
 
 
 def hand_over_steps(
