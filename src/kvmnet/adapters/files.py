@@ -96,6 +96,18 @@ def ensure(path: Path, text: str, *, mode: int = 0o644) -> None:
     write_atomic(path, text, mode=mode)
 
 
+def symlink(path: Path, target: str) -> None:
+    """Make a symbolic link, for good; it is no error if it is there. Raises `Failed`."""
+    try:
+        path.parent.mkdir(mode=0o755, exist_ok=True)
+        _sync_directory(path.parent.parent)
+        if not path.is_symlink():
+            path.symlink_to(target)
+        _sync_directory(path.parent)
+    except OSError as error:
+        raise Failed(f"{path} could not be made", why=error.strerror or "") from None
+
+
 def remove(path: Path) -> None:
     """Remove a file for good; it is no error if it is gone already."""
     if not os.path.lexists(path):  # asked first: a read-only file system refuses even that

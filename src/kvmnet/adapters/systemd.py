@@ -12,7 +12,7 @@ from pathlib import Path
 
 from kvmnet.adapters import files
 from kvmnet.adapters.run import run
-from kvmnet.errors import Failed, KvmnetError
+from kvmnet.errors import KvmnetError
 
 UNITS = Path("/etc/systemd/system")
 RECOVERY = "kvmnet-recover.service"
@@ -72,14 +72,8 @@ def install_recovery(
     mounted by then. Raises `Failed`.
     """
     unit = UNITS / RECOVERY
-    link = UNITS / "sysinit.target.wants" / RECOVERY
     files.put(unit, recovery_unit(argv, env, needs, journal), mode=0o644, owner=(0, 0))
-    try:
-        link.parent.mkdir(mode=0o755, exist_ok=True)
-        if not link.is_symlink():
-            link.symlink_to(f"../{RECOVERY}")
-    except OSError as error:
-        raise Failed(f"{link} could not be made", why=error.strerror or "") from None
+    files.symlink(UNITS / "sysinit.target.wants" / RECOVERY, f"../{RECOVERY}")
 
 
 def recovery_unit(
