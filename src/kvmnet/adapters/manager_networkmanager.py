@@ -7,27 +7,27 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from kvmnet.adapters import files, manager_networkd
-from kvmnet.adapters.run import run
-from kvmnet.errors import Failed, InvalidInput, KvmnetError
-from kvmnet.formats import networkmanager
+from kvmnet.adapters.run import PIPE, run, spawn, wait
+from kvmnet.errors import CommandFailed, Failed, InvalidInput, KvmnetError
+from kvmnet.formats import lent, networkmanager
 from kvmnet.formats import networkmanager_edit as edit
-from kvmnet.model.handover import FileState, NmPort, NmUp
+from kvmnet.model.handover import NmPort, NmUp
 from kvmnet.model.networkmanager import NmFacts, NmProfile, NmView
 from kvmnet.model.values import Mac, parse_mac
 
 _FOLDERS = ("run/NetworkManager", "etc/NetworkManager", "usr/lib/NetworkManager")
 """Of two files with one UUID, the one in the earlier folder is in force."""
-_VOLATILE = "/run/NetworkManager/system-connections"
 _PERMANENT = "0"
 """/sys/class/net/*/addr_assign_type: the address is the one that was burnt in."""
 _UP_S = 40
+_EVERY_S = 0.01
 _PORTS_WITHIN_S = 20.0
 _PORTS_BY_THEMSELVES_S = 4.0
-_LEASE_WITHIN_S = 20.0
+_BACK_WITHIN_S = 20.0
 _NMCLI_FAILED = (0, 4, 6, 10)
 """Its exit statuses for what is not, or no more, as it was asked (nmcli(1))."""
 
@@ -132,6 +132,7 @@ def load(paths: tuple[str, ...]) -> None:
 
     Where NetworkManager does not run there is nothing to tell: it reads its files when it starts.
     """
+    take_back()
     if paths and is_running():
         run(["nmcli", "connection", "load", *paths], timeout=20.0)
 
@@ -139,28 +140,33 @@ def load(paths: tuple[str, ...]) -> None:
 def up(call: NmUp) -> None:
     """Have a profile be in force on a link. Raises `Failed` with NetworkManager's own reason.
 
-    Where it is already, nothing is done: activating it again would let go of the link's addresses
-    for a moment.
+    Where it is already, nothing is done. While NetworkManager takes the link's addresses off and
+    puts them on again, with DHCP for seconds, they are lent to the loopback.
     """
     if not is_running() or _is_up(call.uuid, call.link, call.ports):
         return
-    held = _holding(call)
-    try:
-        if held is not None:
-            files.put(Path(held.path), held.text or "", mode=0o600, owner=(0, 0))
-            load((held.path,))
-        where = [] if call.ports else ["ifname", call.link]
-        command = ["nmcli", "--wait", str(_UP_S), "connection", "up", "uuid", call.uuid, *where]
-        run(command, timeout=_UP_S + 10.0)
+    where = [] if call.ports else ["ifname", call.link]
+    with addresses_lent(call.keeps_from or call.link, call.link) as keep:
+        if call.instead_of is not None and _is_active(call.instead_of):
+            _nmcli_meanwhile(("down", "uuid", call.instead_of), keep)
+        _nmcli_meanwhile(("up", "uuid", call.uuid, *where), keep)
         for port in call.ports:
-            _await_port(call, port)
-        if held is not None:
-            _await(lambda: _has_lease(call.link, held.text or ""), _LEASE_WITHIN_S)
-    finally:
-        if held is not None:
-            files.remove(Path(held.path))
-            load((held.path, call.path))
-            _reapply(call.link)
+            _await_port(call, port, keep)
+
+
+def _nmcli_meanwhile(words: tuple[str, ...], keep: Callable[[], None]) -> None:
+    argv = ("nmcli", "--wait", str(_UP_S), "connection", *words)
+    nmcli = spawn(argv, stderr=PIPE)
+    while nmcli.poll() is None:
+        keep()
+    status = wait(nmcli, 1.0, accept=range(256))
+    if status != 0:
+        said = nmcli.stderr.read().decode(errors="replace") if nmcli.stderr else ""
+        raise CommandFailed(argv, status, said)
+
+
+def _is_active(uuid: str) -> bool:
+    return any(u == uuid for u, _, _ in _active())
 
 
 def _is_up(uuid: str, link: str, ports: tuple[NmPort, ...]) -> bool:
@@ -168,30 +174,11 @@ def _is_up(uuid: str, link: str, ports: tuple[NmPort, ...]) -> bool:
     return {(uuid, link), *((x.uuid, x.nic) for x in ports)} <= active
 
 
-def _holding(call: NmUp) -> FileState | None:
-    """The profile with the addresses that are leased on a link, for the time until the next lease.
-
-    NetworkManager takes all addresses off a link before it asks for one, which took seconds.
-    """
-    text = files.read_optional(Path(call.path)) if call.path.startswith("/etc/") else None
-    if text is None or call.keeps_from is None:
-        return None
-    link, changed = call.keeps_from, f"{text}\n"
-    for family, option in ((4, "-4"), (6, "-6")):
-        shown = run(["ip", "-j", option, "address", "show", "dev", link], accept=(0, 1)).stdout
-        addresses = networkmanager.leased(shown)
-        routes = run(["ip", "-j", option, "route", "show", "default", "dev", link], accept=(0, 1))
-        gateways = networkmanager.gateways(routes.stdout)
-        changed = edit.with_addresses(changed, f"ipv{family}", addresses, gateways)
-    if changed == f"{text}\n":
-        return None
-    return FileState(path=f"{_VOLATILE}/kvmnet-{call.uuid}.nmconnection", text=changed)
-
-
-def _await_port(call: NmUp, port: NmPort) -> None:
+def _await_port(call: NmUp, port: NmPort, keep: Callable[[], None]) -> None:
     """NetworkManager starts a bridge's ports by itself; one that it leaves out is started."""
 
     def is_up() -> bool:
+        keep()
         return _is_up(call.uuid, call.link, (port,))
 
     if _await(is_up, _PORTS_BY_THEMSELVES_S):
@@ -205,14 +192,61 @@ def _await_port(call: NmUp, port: NmPort) -> None:
         )
 
 
-def _has_lease(link: str, text: str) -> bool:
-    """Whether what the profile leaves to DHCP servers and routers has come."""
-    rows = {x[0].split(".")[0] for x in _nmcli("-f", "DHCP4,DHCP6", "device", "show", link)}
-    v4 = "DHCP4" in rows or edit.get(text, "ipv4", "gateway") is None
-    if edit.get(text, "ipv6", "gateway") is None:
-        return v4
-    learnt = run(["ip", "-6", "route", "show", "dev", link, "proto", "ra"]).stdout
-    return v4 and bool(learnt.strip())
+@contextlib.contextmanager
+def addresses_lent(source: str, link: str) -> Iterator[Callable[[], None]]:
+    """Lend a link's addresses to the loopback until they are on `link` (or time is over).
+
+    What is yielded has to be called all the time: the kernel forgets a link's routes with its last
+    address (net/ipv4/fib_frontend.c), so they are made again. Nothing is lent at the end.
+    """
+    names: tuple[str, ...] = ()
+    lines: list[str] = []
+    for version in (4, 6):
+        own = lent.addresses(_ip("-j", f"-{version}", "address", "show", "dev", source))
+        if own:
+            names += own
+            shown = _ip("-j", f"-{version}", "route", "show", "dev", source)
+            lines += lent.routes(shown, link, version)
+    _batch(lent.lend(names))
+
+    def keep() -> None:
+        _batch(lines)
+        time.sleep(_EVERY_S)
+
+    def is_back() -> bool:
+        keep()
+        there = _ip("-j", "address", "show", "dev", link)
+        return set(names) <= set(lent.addresses(there))
+
+    try:
+        keep()
+        yield keep
+        _await(is_back, _BACK_WITHIN_S)
+    finally:
+        _batch(lent.back(names))
+        _no_routes()
+
+
+def _no_routes() -> None:
+    for family in ("-4", "-6"):
+        _ip(family, "route", "flush", "proto", lent.PROTOCOL)
+
+
+def take_back() -> None:
+    """Take back what a process that was killed had lent."""
+    marked = [_ip(x, "route", "show", "proto", lent.PROTOCOL) for x in ("-4", "-6")]
+    if any(marked):
+        _batch(lent.loopback(_ip("-j", "address", "show", "dev", "lo")))
+        _no_routes()
+
+
+def _ip(*words: str) -> str:
+    return run(["ip", *words], accept=range(256)).stdout
+
+
+def _batch(lines: Sequence[str]) -> None:
+    if lines:
+        run(["ip", "-force", "-batch", "-"], stdin="\n".join(lines) + "\n", accept=range(256))
 
 
 def _reapply(link: str) -> None:
@@ -228,7 +262,7 @@ def reapply(link: str) -> None:
 
 def down(uuid: str) -> None:
     """Take a profile out of force; it does not start again by itself."""
-    if is_running() and any(u == uuid for u, _, _ in _active()):
+    if is_running() and _is_active(uuid):
         run(
             ["nmcli", "--wait", "20", "connection", "down", "uuid", uuid],
             timeout=30.0, accept=_NMCLI_FAILED,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 
-import msgspec
 from msgspec import Struct
 
 
@@ -66,37 +65,6 @@ def parse_keyfile(text: str) -> Keyfile:
             key, _, value = line.partition("=")
             sections[-1][1].append((key.strip(), value.strip()))
     return Keyfile(sections=tuple((name, tuple(pairs)) for name, pairs in sections))
-
-
-class _Address(Struct, frozen=True):
-    local: str = ""
-    prefixlen: int = 0
-    scope: str = ""
-    dynamic: bool = False
-    temporary: bool = False
-
-
-class _Link(Struct, frozen=True):
-    addr_info: tuple[_Address, ...] = ()
-
-
-class _Route(Struct, frozen=True):
-    gateway: str | None = None
-
-
-def leased(text: str) -> tuple[str, ...]:
-    """The addresses with a lifetime in what `ip -j address show` prints, but temporary ones."""
-    rows = msgspec.json.decode(text or "[]", type=tuple[_Link, ...])
-    return tuple(
-        f"{x.local}/{x.prefixlen}" for row in rows for x in row.addr_info
-        if x.dynamic and x.scope == "global" and not x.temporary
-    )  # fmt: skip
-
-
-def gateways(text: str) -> tuple[str, ...]:
-    """The gateways in what `ip -j route show` prints."""
-    rows = msgspec.json.decode(text or "[]", type=tuple[_Route, ...])
-    return tuple(x.gateway for x in rows if x.gateway is not None)
 
 
 _PERMANENT, _TEMPORARY = 0x80, 0x01

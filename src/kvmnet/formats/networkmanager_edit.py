@@ -96,24 +96,6 @@ def joined(parts: Iterable[Group]) -> str:
     return "\n\n".join(x for x in pieces if x) + "\n"
 
 
-def with_addresses(
-    text: str, family: str, addresses: Iterable[str], gateways: Iterable[str]
-) -> str:
-    """The text with these addresses beside those that it gets from a server or router."""
-    if get(text, family, "method") not in ("auto", "dhcp"):
-        return text
-    own = list(addresses)
-    number = 1
-    for address in own:
-        while any(get(text, family, f"{x}{number}") for x in ("address", "addresses")):
-            number += 1
-        text = put(text, family, f"address{number}", address)
-    gateway = next(iter(gateways), None)
-    if own and gateway is not None and get(text, family, "never-default") != "true":
-        text = put(text, family, "gateway", gateway)
-    return text
-
-
 def _count(text: str, group: str, key: str) -> int:
     return sum(k == key for g in groups(text) if g.name == group for k, _ in g.pairs)
 

@@ -33,24 +33,24 @@ def take(
     files, before = work.changed()
     active = {x.nic: work.view.device(x.nic).active for x in ports}
     heir = takeover.heir_of
-    back: list[ManagerCall] = [NmDown(uuid=x.uuid) for x in ports if not active[x.nic]]
-    back += [_return(work, x.nic, active[x.nic], bridge_of(takeover) if x.nic == heir else None)
-             for x in ports if active[x.nic]]  # fmt: skip
+    back = [
+        _return(work, x.nic, active[x.nic], (takeover.bridge, bridge.uuid))
+        for x in ports
+        if active[x.nic] and x.nic == heir
+    ]
+    rest = [
+        _return(work, x.nic, active[x.nic], None) for x in ports if active[x.nic] and x.nic != heir
+    ]
     return HandedOver(
         files=files,
         files_before=before,
         calls=(_load(files), _adopt(bridge, takeover.bridge, ports)),
-        calls_back_first=(*back, NmDown(uuid=bridge.uuid)),
+        calls_back_first=(*back, NmDown(uuid=bridge.uuid), *rest),
         calls_back=(
             _load(files),
             *(_return(work, x.nic, active[x.nic], None) for x in ports if active[x.nic]),
         ),
     )
-
-
-def bridge_of(takeover: Takeover) -> str | None:
-    """The link that has leased addresses to be kept, if any."""
-    return takeover.bridge if takeover.address in ("keep", "dhcp") else None
 
 
 def _load(files: tuple[FileState, ...]) -> NmLoad:
@@ -61,10 +61,16 @@ def _adopt(bridge: NmProfile, name: str, ports: tuple[NmPort, ...]) -> NmUp:
     return NmUp(uuid=bridge.uuid, path=bridge.file.path, link=name, ports=ports, keeps_from=name)
 
 
-def _return(work: Work, nic: str, uuid: str | None, keeps_from: str | None) -> NmUp:
+def _return(work: Work, nic: str, uuid: str | None, bridge: tuple[str, str] | None) -> NmUp:
+    """The NIC's old profile; with a bridge (name and UUID), instead of that."""
     profile = work.view.profile(uuid)
-    path = profile.file.path if profile else ""
-    return NmUp(uuid=uuid or "", path=path, link=nic, keeps_from=keeps_from)
+    return NmUp(
+        uuid=uuid or "",
+        path=profile.file.path if profile else "",
+        link=nic,
+        keeps_from=bridge[0] if bridge else None,
+        instead_of=bridge[1] if bridge else None,
+    )
 
 
 def give(
@@ -80,13 +86,13 @@ def give(
     late: list[ManagerCall] = []
     for port in ports:
         uuid = given[port.nic]
-        keeps = takeover.bridge if port.nic == takeover.heir_of else None
+        instead = (takeover.bridge, bridge.uuid) if port.nic == takeover.heir_of else None
         if uuid is None or uuid == port.uuid:
             early.append(NmDown(uuid=port.uuid))
         else:
-            early.append(_return(work, port.nic, uuid, keeps))
+            early.append(_return(work, port.nic, uuid, instead))
         if uuid is not None:
-            late.append(_return(work, port.nic, uuid, port.nic))
+            late.append(_return(work, port.nic, uuid, None))
         if _is_rewritten(work, uuid, files):
             late.append(NmReapply(link=port.nic))
     return HandedOver(

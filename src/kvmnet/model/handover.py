@@ -152,7 +152,9 @@ class NmUp(Struct, frozen=True, kw_only=True, tag="nm-up"):
     ports: tuple[NmPort, ...] = ()
     """Of a bridge: waited for."""
     keeps_from: str | None = None
-    """A link whose leased addresses stay on `link` until NetworkManager has its own lease."""
+    """A link whose addresses the host keeps until NetworkManager has put them on `link`."""
+    instead_of: str | None = None
+    """UUID of a profile that is taken out of force first."""
 
     def __str__(self) -> str:
         return f"nmcli connection up {self.uuid} on {self.link}"

@@ -1,0 +1,98 @@
+"""Addresses that are lent to the loopback for a moment, as lines for `ip -batch`.
+
+A manager that adopts a link takes its addresses off and puts them on again, which takes from 50 ms
+to seconds. The host goes on answering meanwhile where the addresses are the loopback's too, with
+routes of their own: an address is the host's and not the link's (RFC 1122, section 3.3.4.2, the
+weak model, which is Linux's).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+
+import msgspec
+from msgspec import Struct
+
+from kvmnet.formats.ip_batch import line
+
+PROTOCOL = "159"
+"""Marks the routes (rtnetlink(7), rtm_protocol): nobody's in iproute2's rt_protos. NetworkManager
+leaves routes alone that some routing daemon made."""
+_METRIC = 4_000_000
+"""So high that the routes count only while there are no others."""
+
+
+class _Address(Struct, frozen=True):
+    local: str = ""
+    prefixlen: int = 0
+    scope: str = ""
+    tentative: bool = False
+
+
+class _Link(Struct, frozen=True):
+    addr_info: tuple[_Address, ...] = ()
+
+
+class _Route(Struct, frozen=True):
+    dst: str = ""
+    gateway: str | None = None
+    prefsrc: str | None = None
+    type: str = "unicast"
+
+
+def addresses(shown: str) -> tuple[str, ...]:
+    """The usable addresses in what `ip -j address show dev LINK` prints, link-local ones left out.
+
+    In their order, without prefix lengths.
+    """
+    rows = msgspec.json.decode(shown or "[]", type=tuple[_Link, ...])
+    return tuple(
+        x.local
+        for row in rows
+        for x in row.addr_info
+        if x.local and x.scope != "link" and not x.tentative
+    )
+
+
+def lend(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Lines that put these addresses on the loopback."""
+    lines = []
+    for name in names:
+        size, options = (32, ()) if ipaddress.ip_address(name).version == 4 else (128, ("nodad",))
+        lines.append(line("address", "add", f"{name}/{size}", "dev", "lo", *options))
+    return tuple(lines)
+
+
+def routes(shown: str, link: str, version: int) -> tuple[str, ...]:
+    """Lines that make the routes that `ip -j route show` prints, over `link`.
+
+    Those that are there already fail, and nobody hears of it.
+    """
+    lines = []
+    everywhere = {4: "0.0.0.0/0", 6: "::/0"}[version]
+    for number, route in enumerate(msgspec.json.decode(shown or "[]", type=tuple[_Route, ...])):
+        if route.type != "unicast" or not route.dst or route.dst.startswith(("fe80", "ff00")):
+            continue
+        to = everywhere if route.dst == "default" else route.dst
+        words = ["route", "add", to]
+        words += ["via", route.gateway] if route.gateway else []
+        words += ["dev", link, "proto", PROTOCOL, "metric", str(_METRIC + number)]
+        words += ["src", route.prefsrc] if route.prefsrc else []
+        words += ["onlink"] if route.gateway else []
+        lines.append(line(*words))
+    return tuple(lines)
+
+
+def loopback(shown: str) -> tuple[str, ...]:
+    """Lines that take back what is on the loopback, by what `ip -j address show dev lo` prints."""
+    rows = msgspec.json.decode(shown or "[]", type=tuple[_Link, ...])
+    return tuple(
+        line("address", "delete", f"{x.local}/{x.prefixlen}", "dev", "lo")
+        for row in rows for x in row.addr_info if x.scope == "global"
+    )  # fmt: skip
+
+
+def back(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Lines that take lent addresses back."""
+    sizes = ((x, 32 if ipaddress.ip_address(x).version == 4 else 128) for x in names)
+    return tuple(line("address", "delete", f"{x}/{size}", "dev", "lo") for x, size in sizes)
