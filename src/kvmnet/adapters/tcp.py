@@ -27,7 +27,8 @@ _REPAIR_OFF = 0
 _LAST_ACK_AT = 56
 """Where tcpi_last_ack_recv is in struct tcp_info (linux/tcp.h): after 8 bytes of flags and twelve
 numbers of 4 bytes."""
-_ASK_AGAIN_S = 0.55
+_ASK_AGAIN_S = 0.1
+"""Far ends that have answered a moment ago are silent until their 500 ms are over."""
 _LOOK_AGAIN_S = 0.01
 
 
