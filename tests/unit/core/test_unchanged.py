@@ -7,7 +7,6 @@ import pytest
 
 from kvmnet.core import unchanged
 from kvmnet.model.arrangement import Arrangement, LinkTarget
-from kvmnet.model.check import AddressThere, ConnectionLives, DnsAnswers, GatewayAnswers
 from kvmnet.model.handover import FileState, NetplanGenerate, NetworkdReload
 from kvmnet.model.host import Address, BridgeAttributes, Link, Route
 from kvmnet.model.plan import Arrange, HandOver, Plan, PlannedStep, Prove
@@ -98,15 +97,3 @@ def test_cut_off_by_a_reboot_the_way_back_writes_the_new_files_again() -> None:
     undo = unchanged.reversed_plan(kept).steps[0].undo
     assert isinstance(undo, HandOver)
     assert undo.calls_at_boot == (NetplanGenerate(),)
-
-
-def test_what_the_kept_change_had_brought_need_not_stay() -> None:
-    back = unchanged.reversed_plan(KEPT)
-    assert unchanged.survives(AddressThere(address=Cidr("10.0.0.2/24")), back)
-    assert not unchanged.survives(AddressThere(address=Cidr("10.0.0.9/24")), back)
-    there = ConnectionLives(
-        local=Ip("10.0.0.9"), local_port=22, remote=Ip("10.0.0.1"), remote_port=9
-    )
-    assert not unchanged.survives(there, back)
-    assert unchanged.survives(DnsAnswers(server=Ip("10.0.0.1")), back)
-    assert not unchanged.survives(GatewayAnswers(ip=Ip("10.0.0.1")), back)
