@@ -14,13 +14,14 @@ _OF_ADDRESSES = frozenset(
      "gateway-ping-timeout", "wait-device-timeout", "ip-ping-addresses", "mptcp-flags"}
 )  # fmt: skip
 """Keys of [connection] that go where the addresses are (nm-settings(5), connection)."""
+_FAMILIES = ("ipv4", "ipv6")
 _MASTER = ("master", "controller", "slave-type", "port-type")
-_SAME_FOR_ALL_LINKS = frozenset({"mac"})
 _IDENTITY = frozenset(
     {"route-metric", "dhcp-client-id", "dhcp-duid", "dhcp-iaid", "token", "addr-gen-mode"}
 )
 """Keys that `create` may add, so that nobody takes the bridge for another host."""
-_KNOWN_BY = "# The identity that routers and DHCP servers know {} by.\n"
+ADDED = "kvmnet.added"
+"""What is noted of them in the bridge's profile: `ipv4.route-metric ipv6.addr-gen-mode=default`."""
 
 
 def bridge_text(
@@ -48,7 +49,27 @@ def bridge_text(
     ]
     text = edit.joined([*parts, *_addressing(takeover, old)])
     if heir is not None and takeover.address in ("keep", "dhcp"):
-        return with_identity(text, takeover, heir)
+        return _with_note(text, with_identity(text, takeover, heir))
+    return text
+
+
+def _with_note(before: str, after: str) -> str:
+    """Note in the profile what was added to the NIC's own, so that it can be taken away again."""
+    added = []
+    for family in _FAMILIES:
+        for key in sorted(_IDENTITY):
+            old, new = edit.get(before, family, key), edit.get(after, family, key)
+            if old != new:
+                added.append(f"{family}.{key}" if old is None else f"{family}.{key}={old}")
+    return edit.put(after, "user", ADDED, " ".join(added)) if added else after
+
+
+def _without_added(text: str) -> str:
+    """A bridge's profile with the values that were its NIC's."""
+    for word in (edit.get(text, "user", ADDED) or "").split():
+        name, equals, old = word.partition("=")
+        family, _, key = name.partition(".")
+        text = edit.put(text, family, key, old) if equals else edit.without(text, family, key)
     return text
 
 
@@ -70,7 +91,10 @@ def _seconds(takeover: Takeover) -> int:
 
 def _addressing(takeover: Takeover, old: NmProfile | None) -> list[Group]:
     if takeover.address == "keep" and old is not None:
-        return [x for x in edit.groups(old.text) if x.name in _ADDRESSING]
+        own = [x for x in edit.groups(old.text) if x.name in _ADDRESSING]
+        named = {x.name for x in own}
+        # What NetworkManager takes for granted, written out since keys are added to it.
+        return [*own, *(_group(x, {"method": "auto"}) for x in _FAMILIES if x not in named)]
     none = {"method": "disabled"}
     v4, v6 = none, none
     if takeover.address == "dhcp":
@@ -107,9 +131,10 @@ def with_identity(text: str, takeover: Takeover, heir: NmFacts) -> str:
         if heir.token:
             text = edit.put(text, "ipv6", "addr-gen-mode", "eui64")
             text = edit.put(text, "ipv6", "token", heir.token)
-    for family in ("ipv4", "ipv6"):
+    for family in _FAMILIES:
         metric = edit.get(text, family, "route-metric")
-        if heir.route_metric is not None and metric in (None, "-1"):
+        routed = edit.get(text, family, "method") in ("auto", "dhcp", "manual")
+        if routed and heir.route_metric is not None and metric in (None, "-1"):
             text = edit.put(text, family, "route-metric", str(heir.route_metric))
     return text
 
@@ -129,7 +154,7 @@ def port_text(
     lines += [f"master={uuids[0]}\n", "slave-type=bridge\n"]
     kept = [] if old is None else [
         x for x in edit.groups(old.text)
-        if x.name not in _ADDRESSING | {"", "connection", "user", "match"}
+        if x.name not in _ADDRESSING | {"", "connection", "user", "match", ".nmmeta"}
     ]  # fmt: skip
     text = edit.joined([Group(name="connection", lines=tuple(lines)), *kept])
     if facts.permanent_mac is not None:
@@ -163,7 +188,7 @@ def with_addressing(text: str, bridge: NmProfile | None) -> str:
     if bridge is None:
         return text
     own = [x for x in edit.groups(text) if x.name not in _ADDRESSING]
-    new = [x for x in edit.groups(bridge.text) if x.name in _ADDRESSING]
+    new = [x for x in edit.groups(_without_added(bridge.text)) if x.name in _ADDRESSING]
     result = edit.joined([*own, *new])
     for key in sorted(_OF_ADDRESSES):
         value = edit.get(bridge.text, "connection", key)
@@ -172,20 +197,16 @@ def with_addressing(text: str, bridge: NmProfile | None) -> str:
     return result
 
 
-def says_the_same(bridge: NmProfile, old: NmProfile) -> bool:
-    """Whether the bridge still has the addressing that it took over."""
-    return _said(bridge, old) == _said(old, old)
+def says_the_same(one: NmProfile, other: NmProfile) -> bool:
+    """Whether two profiles have the same addressing, but for what was added to a bridge's."""
+    return _said(_without_added(one.text)) == _said(_without_added(other.text))
 
 
-def _said(profile: NmProfile, like: NmProfile) -> set[tuple[str, str, str]]:
-    """All that concerns addresses; of what `create` adds, what the other profile has."""
-    found = set()
-    for group in edit.groups(profile.text):
+def _said(text: str) -> set[tuple[str, str, str]]:
+    """All that concerns addresses."""
+    found = {(x, "method", "auto") for x in _FAMILIES if edit.get(text, x, "method") is None}
+    for group in edit.groups(text):
         for key, value in group.pairs:
-            if group.name in _ADDRESSING and key in _IDENTITY:
-                theirs = edit.get(like.text, group.name, key)
-                if theirs is not None:
-                    found.add((group.name, key, theirs))
-            elif group.name in _ADDRESSING or (group.name == "connection" and key in _OF_ADDRESSES):
+            if group.name in _ADDRESSING or (group.name == "connection" and key in _OF_ADDRESSES):
                 found.add((group.name, key, value))
     return found

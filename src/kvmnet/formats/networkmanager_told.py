@@ -50,7 +50,17 @@ def take(
             _load(files),
             *(_return(work, x.nic, active[x.nic], None) for x in ports if active[x.nic]),
         ),
+        notes=_notes(before),
     )
+
+
+def _notes(files: tuple[FileState, ...]) -> tuple[str, ...]:
+    """cloud-init writes its profiles again for a new instance (cloudinit.readthedocs.io)."""
+    written = [x.path for x in files if "cloud-init" in (x.text or "")[:400]]
+    return tuple(
+        f"cloud-init made {x} and writes it again for a new instance; the bridge's profiles have a "
+        "higher autoconnect-priority, so they still come first" for x in written
+    )  # fmt: skip
 
 
 def _load(files: tuple[FileState, ...]) -> NmLoad:
