@@ -86,7 +86,8 @@ def _run(todo: Sequence[Command]) -> list[_Miss]:
                 write_sysctl(setting.path, setting.value)
             elif isinstance(setting, Settle):
                 _settle(setting)
-        for miss in _run_batch([x for x in same if isinstance(x, Line)]):
+        lines = [x for x in same if isinstance(x, Line)]
+        for miss in _run_neighbours(lines) if _batch(same[0]) == "neighbour" else _run_batch(lines):
             misses.append(miss)
             if miss.line.essential:
                 return misses
@@ -108,14 +109,28 @@ def _batch(command: Command) -> str:
     """What can be done by one program, and by which: settings are written, not run."""
     if not isinstance(command, Line):
         return ""
+    if command.text.startswith("neighbour "):
+        return "neighbour"
     return "-6" if command.family == 6 else "-4" if command.family == 4 else "both"
+
+
+def _run_neighbours(lines: Sequence[Line]) -> tuple[_Miss, ...]:
+    """What is known of neighbours can be found out again, so a failure is none.
+
+    `ip neighbour` ends the whole batch at an error, and does not say in which line it was.
+    """
+    everything = "".join(f"{x.text}\n" for x in lines)
+    if run(["ip", "-batch", "-"], stdin=everything, accept=(0, 1, 2, 255)).status != 0:
+        for line in lines:
+            run(["ip", "-batch", "-"], stdin=f"{line.text}\n", accept=(0, 1, 2, 255))
+    return ()
 
 
 def _run_batch(lines: Sequence[Line]) -> Iterator[_Miss]:
     """`ip` stops at the first that fails; what comes after it is another batch."""
     while lines:
         family = _batch(lines[0])
-        words = ["ip", *([] if family == "both" else [family]), "-batch", "-"]
+        words = ["ip", *([family] if family.startswith("-") else []), "-batch", "-"]
         text = "".join(f"{x.text}\n" for x in lines)
         done = run(words, stdin=text, accept=(0, 1, 2, 255))
         if done.status == 0:

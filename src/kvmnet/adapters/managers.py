@@ -7,8 +7,10 @@ NetworkManager, systemd-networkd, ifupdown.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+
+import msgspec
 
 from kvmnet.adapters.files import read_optional, read_text
 from kvmnet.adapters.run import run
@@ -57,6 +59,28 @@ def read_owners(
 
 
 def _owner(link: Link, found: _Found) -> NicOwner:
+    owner = _first_owner(link, found)
+    rivals = tuple(_rivals(link, found, owner))
+    return msgspec.structs.replace(owner, rivals=rivals) if rivals else owner
+
+
+def _rivals(link: Link, found: _Found, owner: NicOwner) -> Iterator[str]:
+    """Other managers that have the NIC up as their own. A file that nobody uses is no rival."""
+    device, state = found.nm.get(link.name), found.networkd.get(link.index)
+    names = {owner.manager, owner.renderer}
+    by_nm = device.connection if device is not None and device.managed else None
+    if by_nm and "NetworkManager" not in names:
+        yield f"NetworkManager (profile {by_nm})"
+    by_networkd = state.network_file if state is not None and state.managed else None
+    if by_networkd and not names & {"systemd-networkd", "networkd"}:
+        yield f"systemd-networkd ({by_networkd})"
+    if owner.manager != "ifupdown" and link.name in found.ifstate:
+        other = _ifupdown_owner(link, found)
+        if other.manager == "ifupdown":
+            yield f"ifupdown ({', '.join(other.evidence)})"
+
+
+def _first_owner(link: Link, found: _Found) -> NicOwner:
     if _LIBVIRT.fullmatch(link.name):
         return NicOwner(link=link.name, manager="libvirt", evidence=("its name is libvirt's",))
     device, state = found.nm.get(link.name), found.networkd.get(link.index)

@@ -194,10 +194,15 @@ def _new_addresses(now: State, target: Arrangement) -> Iterator[Line]:
 
 
 def _old_addresses(now: State, target: Arrangement) -> Iterator[Line]:
-    """The last first: taking an IPv4 address away takes those that came after it in its prefix."""
+    """In such an order that, cut off half-way, those that are left are those that came first.
+
+    Taking an IPv4 address away takes also those that came after it in its prefix.
+    """
     by_name = {x.name: x for x in target.links}
     wanted = {_key(x) for link in target.links for x in link.addresses}
-    for address in reversed(now.addresses):
+    four = [x for x in now.addresses if x.family == 4]
+    six = [x for x in now.addresses if x.family == 6]
+    for address in (*six, *reversed(four)):
         link = by_name.get(address.link)
         if link is None and address.link not in target.absent:
             continue

@@ -13,7 +13,7 @@ import msgspec
 
 from kvmnet.formats import ip_batch
 from kvmnet.model.arrangement import Arrangement
-from kvmnet.model.host import Address, Family, Rule
+from kvmnet.model.host import Address, Family, Route, Rule
 from kvmnet.model.routes import Hops, connected_route, grouped, made_by_kernel, route_key
 from kvmnet.model.state import State
 
@@ -69,12 +69,16 @@ def _about(hops: Hops) -> str:
 def _missing_prefixes(now: State, addresses: list[Address]) -> Iterator[Hops]:
     """Routes to prefixes of addresses that are there, whose route somebody took away half-way."""
     there = {(x.link, x.ip, x.prefix_len) for x in now.addresses}
+    found: list[Route] = []
     for address in addresses:
         route, link = connected_route(address), now.link(address.link)
         if route is None or link is None or not link.up:
             continue
-        known = any(x.link == route.link and route_key(x) == route_key(route) for x in now.routes)
-        if (address.link, address.ip, address.prefix_len) in there and not known:
+        known = (x for x in now.routes if x.link == route.link)
+        if (address.link, address.ip, address.prefix_len) not in there:
+            continue
+        if all(route_key(x) != route_key(route) for x in (*known, *found)):
+            found.append(route)
             yield (route,)
 
 
