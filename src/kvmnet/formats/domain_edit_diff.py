@@ -15,9 +15,6 @@ from kvmnet.formats.domain_edit import Converted, DomainText, Span
 CONTEXT = 3
 """Lines around a change, as diff(1) shows."""
 
-Opcode = tuple[str, int, int, int, int]
-"""As `difflib` gives them."""
-
 HIDDEN = "…"
 _NO_NEWLINE = "\\ No newline at end of file"
 
@@ -61,7 +58,7 @@ def _hunks(place: _Place, span: Span, shift: int) -> Iterator[str]:
     old = f"{place.before}{span.old}{place.after}".split("\n")
     new = f"{place.before}{span.new}{place.after}".split("\n")
     matcher = SequenceMatcher(None, old, new, autojunk=False)
-    for group in map(_even, matcher.get_grouped_opcodes(CONTEXT)):
+    for group in matcher.get_grouped_opcodes(CONTEXT):
         first, last = group[0], group[-1]
         yield (
             f"@@ -{_range(place.first_line, first[1], last[2])} "
@@ -73,22 +70,6 @@ def _hunks(place: _Place, span: Span, shift: int) -> Iterator[str]:
                 continue
             yield from _marked("-", old, i1, i2, place.last)
             yield from _marked("+", new, j1, j2, place.last)
-
-
-def _even(group: list[Opcode]) -> list[Opcode]:
-    """The group with as many lines before as after its changes.
-
-    Of one that has fewer before, `patch` believes that it stands at the beginning of the file.
-    """
-    kind, i1, i2, _, j2 = group[0]
-    before = i2 - i1 if kind == "equal" else 0
-    last_kind, k1, k2, l1, _ = group[-1]
-    after = k2 - k1 if last_kind == "equal" else 0
-    keep = min(before, after)
-    inner = group[bool(before) : len(group) - bool(after)]
-    head = [(kind, i2 - keep, i2, j2 - keep, j2)] if keep else []
-    tail = [(last_kind, k1, k1 + keep, l1, l1 + keep)] if keep else []
-    return [*head, *inner, *tail]
 
 
 def _marked(mark: str, lines: Sequence[str], begin: int, end: int, at_end: bool) -> Iterator[str]:
