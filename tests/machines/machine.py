@@ -184,8 +184,13 @@ class Machine(abc.ABC):
         lan.wait_for("an address", lambda: self.address_holder() != "", timeout)
         link = self.address_holder()
         self.wait_for_address(link)
-        if self.config == "dual":
-            lan.wait_for("an IPv6 address", lambda: "fd77:" in str(self.addresses(link)), timeout)
+        if self.config == "dual":  # one of its own making, and one by DHCPv6 where that is asked
+            wanted = 1 if self.manager == "ifupdown" else 2
+            lan.wait_for(
+                "IPv6 addresses",
+                lambda: str(self.addresses(link)).count("fd77:") >= wanted,
+                timeout,
+            )
         self.run(["systemd-run", "--quiet", "--unit=echo", "python3",
                   "/usr/local/lib/machines/echo.py"])  # fmt: skip
         lan.wait_for("the echo server", lambda: ":7777" in self.script("ss -Hltn sport 7777"))

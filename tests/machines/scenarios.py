@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 
 import msgspec
@@ -11,6 +12,7 @@ from machines.lan import Silence, wait_for
 from machines.machine import Job, Machine, Seen
 
 CREATE = ("bridge", "create", "br0", "--yes", "--port")
+SETTLE_S = 20.0
 BACK_S = 60.0
 """The longest that any guard may take to put everything back."""
 
@@ -64,10 +66,13 @@ def assert_unharmed(seen: Seen, most_lost: int) -> None:
 def assert_bridged(m: Machine, before: Before) -> None:
     """br0 has all that the uplink had, and the uplink has nothing left but its place in br0."""
     assert m.is_bridged()
+    end = time.monotonic() + SETTLE_S
+    while m.addresses("br0") != before.addresses and time.monotonic() < end:
+        time.sleep(0.2)  # after a boot IPv6 takes its time
     assert m.addresses("br0") == before.addresses
     assert not m.addresses(m.uplink)
     assert m.links()["br0"]["address"] == before.mac
-    moved = {x.replace(f"dev {m.uplink} ", "dev br0 ") for x in before.routes}
+    moved = {re.sub(rf"\bdev {m.uplink}\b", "dev br0", x) for x in before.routes}
     assert {_plain(x) for x in m.routes()} >= {_plain(x) for x in moved if "fe80::" not in x}
     assert m.script("cat /etc/resolv.conf") == before.resolver
     m.run(["ping", "-c", "1", "-W", "2", "10.77.0.1"])
