@@ -250,3 +250,19 @@ WRONG = [
 @pytest.mark.parametrize("words", WRONG)
 def test_wrong_combinations_are_wrong_usage(locked: Lab, words: list[str]) -> None:
     kvmnet(locked, "network", "create", "no", *words, status=2)
+
+
+def test_a_firewall_that_drops_is_opened_with_consent_and_closed_by_delete(locked: Lab) -> None:
+    words = ("network", "create", "walled", "--mode", "route", "--uplink", t.HOST_NIC,
+             "--lan-range", "192.168.77.240-192.168.77.247")  # fmt: skip
+    host(locked, "nft add table inet wall; nft 'add chain inet wall forward "
+                 "{ type filter hook forward priority 0; policy drop; }'")  # fmt: skip
+    try:
+        assert "inet wall forward" in kvmnet(locked, *words, status=3).stderr
+        kvmnet(locked, *words, "--yes")
+        report = json.loads(kvmnet(locked, "probe", "network:walled", "--json").stdout)["report"]
+        assert {x["name"]: x["verdict"] for x in report["steps"]}["target"] == "ok"
+        kvmnet(locked, "network", "delete", "walled", "--yes")
+        assert "kvmnet:walled" not in host(locked, "nft list ruleset")
+    finally:
+        host(locked, "nft delete table inet wall")
