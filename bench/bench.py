@@ -16,6 +16,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import bridge_switch
+
 from kvmnet.lab.lab import Lab
 
 HERE = Path(__file__).parent
@@ -161,6 +163,8 @@ TABLES = {"lease": lease, "startup": startup, "guests": guests, "status": status
 
 
 def main() -> int:
+    if sys.argv[1:] == ["bridge"]:  # packets and not times: a table of its own
+        return bridge_switch.main()
     wanted = sys.argv[1:] or list(TABLES)
     unknown = [name for name in wanted if name not in TABLES]
     if unknown:
