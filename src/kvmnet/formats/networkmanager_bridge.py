@@ -96,10 +96,7 @@ def _heir(view: NmView, takeover: Takeover) -> NmFacts | None:
     facts = view.device(takeover.heir_of)
     profile = view.profile(facts.active)
     if profile is None:
-        raise Refused(
-            f"NetworkManager has no profile in force on {takeover.heir_of}",
-            hint="nmcli device status",
-        )
+        return None  # the NIC has nothing that could be inherited
     if PurePosixPath(profile.file.path).name.startswith("netplan-"):
         raise Refused(f"{takeover.heir_of} is netplan's", why=f"netplan wrote {profile.file.path}")
     if edit.get(profile.text, "connection", "master") or edit.get(

@@ -212,7 +212,6 @@ LAN = "[connection]\nid=lan\nuuid=u\ntype=ethernet\ninterface-name=eth0\n"
          "netplan"),
         (_one(LAN + "master=br9\nslave-type=bridge\n"), "port already"),
         (_one("[connection]\ntype=bridge\nuuid=u\ninterface-name=br0\n"), "already"),
-        (NmView(), "no profile"),
         (_one(LAN, path=f"{FOLDER}/br0.nmconnection"), "is there already"),
     ],
 )  # fmt: skip
@@ -220,6 +219,11 @@ def test_what_can_not_be_kept_is_refused(view: NmView, word: str) -> None:
     with pytest.raises(Refused) as caught:
         networkmanager_bridge.create(view, TAKEOVER)
     assert word in str(caught.value)
+
+
+def test_a_nic_without_a_profile_leaves_its_bridge_none() -> None:
+    text = networkmanager_bridge.create(NmView(), TAKEOVER).files[0].text or ""
+    assert edit.get(text, "ipv4", "method") == "disabled"
 
 
 def test_an_unknown_bridge_and_ports_that_stay_are_refused() -> None:
