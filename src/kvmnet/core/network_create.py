@@ -11,13 +11,13 @@ import msgspec
 from kvmnet.core.accept_ra import accept_ra_steps
 from kvmnet.core.lan_firewall import opening_notes, opening_steps
 from kvmnet.core.lan_range import (
-    answer_steps,
     check_options,
     check_range,
     check_uplink,
     range_notes,
     with_range,
 )
+from kvmnet.core.lan_settings import answer_steps
 from kvmnet.core.macs import QEMU_PREFIX, generate, uses_in
 from kvmnet.core.network_plan import (
     RandomBytes,

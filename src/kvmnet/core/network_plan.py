@@ -10,7 +10,8 @@ from msgspec import Struct
 from kvmnet.core.accept_ra import accept_ra_steps
 from kvmnet.core.finding import command, some
 from kvmnet.core.lan_firewall import closing_steps
-from kvmnet.core.lan_range import LanFacts, again_steps, is_lan_range, withdraw_steps
+from kvmnet.core.lan_range import LanFacts, is_lan_range
+from kvmnet.core.lan_settings import again_steps, withdraw_steps
 from kvmnet.core.subnets import occupied, overlap
 from kvmnet.errors import NotFound, Refused
 from kvmnet.model.host import Link
@@ -43,7 +44,7 @@ class Saved(Struct, frozen=True, kw_only=True):
     accept_ra_file: str | None = None
     """The text of kvmnet's own sysctl file, if there is one."""
     lan_file: str | None = None
-    """The text of the network's file in sysctl.d, if it has one (`lan_range.settings_file`)."""
+    """The text of the network's file in sysctl.d, if it has one (`lan_settings.settings_file`)."""
     lan: LanFacts = LanFacts()
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from kvmnet.adapters import arp_sweep, files, libvirt_networks
-from kvmnet.core import lan_range, network_create, network_plan
+from kvmnet.core import lan_range, lan_settings, network_create, network_plan
 from kvmnet.core.accept_ra import ACCEPT_RA_FILE
 from kvmnet.core.lan_range import InUse, LanFacts
 from kvmnet.core.network_plan import Saved
@@ -134,7 +134,7 @@ def read_saved(uri: str | None, name: str) -> Saved:
 def _lan_file(name: str) -> str | None:
     if "/" in name or not name:  # libvirt allows names that no file can have; they have none here
         return None
-    path = Path(lan_range.settings_file(name))
+    path = Path(lan_settings.settings_file(name))
     return files.read_text(path) if path.exists() else None
 
 

@@ -9,13 +9,11 @@ from hypothesis import strategies as st
 from kvmnet.core.lan_range import (
     InUse,
     LanFacts,
-    again_steps,
     blocks_of,
     guests_of,
     is_lan_range,
-    parse_settings,
-    settings_file,
 )
+from kvmnet.core.lan_settings import again_steps, parse_settings, settings_file
 from kvmnet.core.network_create import plan_create
 from kvmnet.core.network_plan import Saved, plan_delete, plan_start
 from kvmnet.core.subnets import clashes
