@@ -74,7 +74,8 @@ def assert_bridged(m: Machine, before: Before) -> None:
     assert m.links()["br0"]["address"] == before.mac
     moved = {re.sub(rf"\bdev {m.uplink}\b", "dev br0", x) for x in before.routes}
     assert {_plain(x) for x in m.routes()} >= {_plain(x) for x in moved if "fe80::" not in x}
-    assert m.script("cat /etc/resolv.conf") == before.resolver
+    resolver = before.resolver.replace(f"%{m.uplink}", "%br0")
+    assert m.script("cat /etc/resolv.conf") == resolver
     m.run(["ping", "-c", "1", "-W", "2", "10.77.0.1"])
     stale = [x for x in m.routes() if f"dev {m.uplink} " in f"{x} "]
     assert not stale, stale
