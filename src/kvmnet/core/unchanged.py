@@ -8,13 +8,6 @@ import msgspec
 
 from kvmnet.model import plan
 from kvmnet.model.arrangement import Arrangement, LinkTarget
-from kvmnet.model.check import (
-    AddressThere,
-    Check,
-    ConnectionLives,
-    GatewayAnswers,
-    RouteLeads,
-)
 from kvmnet.model.handover import NetplanGenerate
 from kvmnet.model.host import Address, Route
 from kvmnet.model.plan import Plan, PlannedStep
@@ -128,30 +121,6 @@ def _again(step: plan.Step) -> plan.Step:
         return step
     early = tuple(x for x in step.calls if isinstance(x, NetplanGenerate))
     return msgspec.structs.replace(step, calls_at_boot=early)
-
-
-def survives(check: Check, back: Plan) -> bool:
-    """Whether a check that holds now has to hold after a plan that takes another back, too.
-
-    What the kept change had brought goes with it: its addresses, what is connected to them, the
-    gateways of its routes.
-    """
-    targets = [x.step.target for x in back.steps if isinstance(x.step, plan.Arrange)]
-    if not targets:
-        return True
-    addresses = [address for x in targets for link in x.links for address in link.addresses]
-    gateways = {route.gateway for x in targets for route in x.routes}
-    match check:
-        case AddressThere():
-            return check.address in {f"{x.ip}/{x.prefix_len}" for x in addresses}
-        case ConnectionLives():
-            return check.local in {x.ip for x in addresses}
-        case GatewayAnswers():
-            return check.ip in gateways
-        case RouteLeads():
-            return check.gateway is None or check.gateway in gateways
-        case _:
-            return True
 
 
 def command_instead(kept: Plan) -> str:

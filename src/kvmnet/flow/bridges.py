@@ -14,8 +14,8 @@ import msgspec
 from msgspec import Struct
 
 from kvmnet.core import bridge_firewall, bridge_plan
-from kvmnet.core.bridge_demands import demanded
 from kvmnet.core.bridge_plan import BridgeChange
+from kvmnet.core.demands import demanded
 from kvmnet.errors import Refused, Unavailable
 from kvmnet.flow import backends, taking_back
 from kvmnet.flow.apply import Watcher, apply, changing

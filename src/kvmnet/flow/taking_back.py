@@ -11,6 +11,7 @@ import msgspec
 
 from kvmnet.adapters import files, journal, lock, openings, process
 from kvmnet.core import unchanged
+from kvmnet.core.demands import demanded_after
 from kvmnet.errors import Failed, KvmnetError, NotFound, PermissionDenied, Refused
 from kvmnet.flow.apply import Watcher, apply, changing
 from kvmnet.flow.baseline import baseline
@@ -156,10 +157,11 @@ def propose(transaction: Transaction, extra: tuple[Check, ...], watcher: Watcher
     nics = _nics(transaction.plan)
     if not nics:
         return back
-    holding = baseline(state, nics, extra, watcher)
-    demanded = tuple(x for x in holding if x in extra or unchanged.survives(x, back))
-    proof = Prove(checks=demanded, within_s=PROOF_S)
-    return msgspec.structs.replace(back, steps=(*back.steps, PlannedStep(step=proof, undo=None)))
+    holding = demanded_after(back, baseline(state, nics, extra, watcher))
+    if not holding:
+        return back
+    proof = PlannedStep(step=Prove(checks=holding, within_s=PROOF_S), undo=None)
+    return msgspec.structs.replace(back, steps=(*back.steps, proof))
 
 
 def _is_libvirts(kept: Plan) -> bool:

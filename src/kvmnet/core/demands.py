@@ -1,4 +1,4 @@
-"""Which of the checks that hold before a bridge is made can be demanded after it."""
+"""Which of the checks that hold before a change of the host's links can be demanded after it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,16 @@ from kvmnet.model.check import (
     RouteLeads,
 )
 from kvmnet.model.host import Family
+from kvmnet.model.plan import Arrange, Plan
 from kvmnet.model.values import Cidr, Ip
+
+
+def demanded_after(plan: Plan, checks: tuple[Check, ...]) -> tuple[Check, ...]:
+    """What of the checks can be demanded once the plan is carried out."""
+    for one in plan.steps:
+        if isinstance(one.step, Arrange) and isinstance(one.undo, Arrange):
+            checks = demanded(checks, one.undo.target, one.step.target)
+    return checks
 
 
 def demanded(

@@ -1,4 +1,4 @@
-from kvmnet.core.bridge_demands import demanded
+from kvmnet.core.demands import demanded
 from kvmnet.model.arrangement import Arrangement, LinkTarget
 from kvmnet.model.check import AddressThere, ConnectionLives, DnsAnswers, GatewayAnswers, RouteLeads
 from kvmnet.model.host import Address, Route
