@@ -10,9 +10,12 @@ from kvmnet.errors import Failed, NotFound, PermissionDenied, Unavailable
 
 
 def read_text(path: Path) -> str:
-    """The file's text. Raises `NotFound`, `PermissionDenied` or `Unavailable`."""
+    """The file's text, with its ends of line as they are.
+
+    Raises `NotFound`, `PermissionDenied` or `Unavailable`.
+    """
     try:
-        return path.read_text(encoding="utf-8", errors="surrogateescape")
+        return path.read_bytes().decode("utf-8", "surrogateescape")
     except FileNotFoundError:
         raise NotFound(f"{path} does not exist") from None
     except PermissionError:
@@ -50,9 +53,11 @@ def write_atomic(path: Path, text: str, *, mode: int = 0o644) -> None:
 def put(path: Path, text: str, *, mode: int, owner: tuple[int, int]) -> None:
     """`write_atomic` with exactly this mode and owner (uid, gid); its folder is made if need be.
 
-    A file that is so already is left alone: that needs no room on the disk.
+    A file that is so already is left alone: that needs no room on the disk. Where the path is a
+    symbolic link, the file that it names is meant, and the link stays.
     """
     try:
+        path = path.resolve() if path.is_symlink() else path
         path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         old = path.stat() if path.exists() else None
     except OSError as error:
@@ -69,11 +74,11 @@ def _replace(path: Path, text: str, mode: int, owner: tuple[int, int] | None) ->
 
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
-            with os.fdopen(handle, "w", encoding="utf-8", errors="surrogateescape") as stream:
+            with os.fdopen(handle, "wb") as stream:
                 if owner is not None:
                     os.fchown(stream.fileno(), *owner)
                 os.fchmod(stream.fileno(), mode)
-                stream.write(text)
+                stream.write(text.encode("utf-8", "surrogateescape"))
                 stream.flush()
                 os.fsync(stream.fileno())
             os.replace(temporary, path)

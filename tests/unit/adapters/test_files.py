@@ -65,3 +65,21 @@ def test_what_is_not_there_is_removed_without_touching_its_folder(tmp_path: Path
     (tmp_path / "dangling").symlink_to("/nowhere")
     files.remove(tmp_path / "dangling")
     assert os.listdir(tmp_path) == []
+
+
+def test_ends_of_line_and_foreign_bytes_come_back_as_they_were(tmp_path: Path) -> None:
+    raw = b"auto eth0\r\niface eth0 inet dhcp\r\n# caf\xe9\nlast"
+    source, copy = tmp_path / "interfaces", tmp_path / "copy"
+    source.write_bytes(raw)
+    files.put(copy, files.read_text(source), mode=0o600, owner=(os.getuid(), os.getgid()))
+    assert copy.read_bytes() == raw
+
+
+def test_put_writes_what_a_link_names_and_leaves_the_link(tmp_path: Path) -> None:
+    real, link = tmp_path / "real", tmp_path / "link"
+    real.write_text("old")
+    link.symlink_to("real")
+    files.put(link, "new", mode=0o640, owner=(os.getuid(), os.getgid()))
+    assert link.is_symlink()
+    assert real.read_text() == "new"
+    assert real.stat().st_mode & 0o777 == 0o640
