@@ -103,6 +103,13 @@ def _is_so(state: State, request: BridgeRequest) -> bool:
         return False
     nics = {x.name for x in state.ports(link.name) if x.kind != "tap"}
     same = link.bridge.stp == request.stp and link.bridge.vlan_filtering == request.vlan_filtering
+    if request.mac != "keep" and link.mac != request.mac:
+        return False
+    addresses = {f"{x.ip}/{x.prefix_len}" for x in global_addresses(state, link.name)}
+    if request.address not in {"keep", "dhcp", "none"} and request.address not in addresses:
+        return False
+    if request.address == "none" and addresses:
+        return False
     return bool(request.ports) and nics == set(request.ports) and same
 
 
@@ -168,10 +175,14 @@ def _in_place_of(
 
 def _what(request: BridgeRequest, target: Arrangement, bridge: LinkTarget) -> str:
     of = f" of {some(request.ports)}" if request.ports else " without ports"
-    return (
-        f"make bridge {bridge.name}{of}, with MAC {bridge.mac}, {len(bridge.addresses)} addresses "
-        f"and {len(target.routes)} routes"
-    )
+    made = f"make bridge {bridge.name}{of}, with MAC {bridge.mac}"
+    taken = [_count(len(target.links[0].addresses), "address", "addresses"),
+             _count(len(target.routes), "route", "routes")]  # fmt: skip
+    return f"{made}, {' and '.join(taken)}" if request.ports else made
+
+
+def _count(number: int, one: str, many: str) -> str:
+    return f"{number} {one if number == 1 else many}"
 
 
 def _what_back(bridge: str, ports: tuple[str, ...]) -> str:

@@ -167,7 +167,7 @@ class HandOver(Struct, frozen=True, kw_only=True, tag="hand-over"):
         said = [f"write {', '.join(written)}"] if written else []
         said += [f"remove {', '.join(removed)}"] if removed else []
         said += map(str, self.calls)
-        return f"{self.manager}: {'; '.join(said) or 'nothing yet'}"
+        return f"{self.manager}: {'; '.join(said) or 'remember its files'}"
 
 
 class Prove(Struct, frozen=True, kw_only=True, tag="prove"):
