@@ -208,9 +208,15 @@ def addresses_lent(source: str, link: str) -> Iterator[Callable[[], None]]:
             shown = _ip("-j", f"-{version}", "route", "show", "dev", source)
             lines += lent.routes(shown, link, version)
     _batch(lent.lend(names))
+    text = "".join(f"{x}\n" for x in lines).encode()
+    # One process that reads on: starting one each time would take what NetworkManager needs.
+    maker = spawn(["ip", "-force", "-batch", "-"], stdin=PIPE)
 
     def keep() -> None:
-        _batch(lines)
+        if maker.stdin is not None:
+            with contextlib.suppress(BrokenPipeError):
+                maker.stdin.write(text)
+                maker.stdin.flush()
         time.sleep(_EVERY_S)
 
     def is_back() -> bool:
@@ -223,6 +229,8 @@ def addresses_lent(source: str, link: str) -> Iterator[Callable[[], None]]:
         yield keep
         _await(is_back, _BACK_WITHIN_S)
     finally:
+        maker.kill()
+        wait(maker, 5.0, accept=range(-64, 256))
         _batch(lent.back(names))
         _no_routes()
 
