@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from kvmnet.cli import output
 from kvmnet.errors import Refused
-from kvmnet.model.plan import Plan, PlannedStep, Prove
+from kvmnet.model.plan import HandOver, Plan, PlannedStep, Prove
 
 
 def change_options() -> argparse.ArgumentParser:
@@ -73,12 +73,16 @@ def consent(args: argparse.Namespace, question: str) -> Callable[[Plan], None]:
 
 def describe(plan: Plan) -> list[str]:
     """The plan for people: each step, whom it disturbs, how it is undone."""
+    from kvmnet.cli.file_changes import differences  # late: few plans write files
+
     lines = [f"{plan.title}:"]
     for number, planned in enumerate(plan.steps, start=1):
         lines.append(f"  {number}. {planned.step}")
         if isinstance(planned.step, Prove):
             lines += [f"       {check}" for check in planned.step.checks]
             continue
+        if isinstance(planned.step, HandOver):
+            lines += [f"       {line}" for line in differences(plan, planned.step)]
         lines.append(f"     disturbs: {planned.disturbs}")
         lines.append(f"     undo: {planned.undo if planned.undo is not None else 'none'}")
     if not plan.steps:
@@ -86,12 +90,17 @@ def describe(plan: Plan) -> list[str]:
     return [*lines, *(f"  note: {note}" for note in plan.notes)]
 
 
+def _print_document(plan: Plan, *, applied: bool) -> None:
+    from kvmnet.cli.documents import PlanDocument
+    from kvmnet.cli.file_changes import without_secrets
+
+    output.print_json(PlanDocument(plan=without_secrets(plan), applied=applied))
+
+
 def show_dry_run(args: argparse.Namespace, plan: Plan) -> int:
     """Print the plan as a table or document, for --dry-run."""
     if output.wants_json(args):
-        from kvmnet.cli.documents import PlanDocument
-
-        output.print_json(PlanDocument(plan=plan, applied=False))
+        _print_document(plan, applied=False)
     else:
         print("\n".join(output.safe(line) for line in describe(plan)))
     return 0
@@ -100,9 +109,7 @@ def show_dry_run(args: argparse.Namespace, plan: Plan) -> int:
 def show_done(args: argparse.Namespace, plan: Plan, sentence: str) -> int:
     """Print what was done, with the plan's notes."""
     if output.wants_json(args):
-        from kvmnet.cli.documents import PlanDocument
-
-        output.print_json(PlanDocument(plan=plan, applied=True))
+        _print_document(plan, applied=True)
         return 0
     if plan.steps and not output.is_quiet(args):
         print(output.safe(sentence))
