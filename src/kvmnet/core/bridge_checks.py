@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from kvmnet.core.bridge_picture import default_gateways, global_addresses
 from kvmnet.core.finding import command, some
+from kvmnet.core.lan_range import is_lan_range
 from kvmnet.core.network_plan import network_with_bridge
 from kvmnet.core.uplinks import guest_of, shared_lan
 from kvmnet.errors import InvalidInput, Refused
@@ -140,3 +141,33 @@ def guests_on(state: State, bridge: str) -> tuple[str, ...]:
             guest = guest_of(state, port)
             names[guest.name if guest is not None else f"whoever has {port.name}"] = None
     return tuple(names)
+
+
+def check_networks(state: State, nic: str, bridge: str) -> None:
+    """Raise `Refused` if guests of a network go out by that NIC only.
+
+    libvirt binds a network that names a NIC to it: its rules match no other. One that is off now
+    but starts with the host would be cut off at the next boot.
+    """
+    bound = [
+        x
+        for x in state.networks
+        if (x.active or x.autostart) and x.config is not None and nic in x.config.uplinks
+    ]
+    if not bound:
+        return
+    first, names = bound[0], some(x.name for x in bound)
+    if is_lan_range(state, first.config, nic):
+        raise Refused(
+            f"{nic} can not become a port of {bridge}",
+            why=f"the guests of network {first.name} have addresses of its LAN, and this host "
+            f"answers for them on {nic} only",
+            hint=f"on {bridge} guests get LAN addresses without that: "
+            f"{command('kvmnet', 'network', 'delete', first.name)} first",
+        )
+    raise Refused(
+        f"{nic} can not become a port of {bridge}",
+        why=f"the guests of network {names} go out by {nic} only, and would be cut off",
+        hint=f"have it go out by {bridge}, or by any NIC, first: "
+        f"{command('virsh', 'net-edit', first.name)}",
+    )

@@ -14,7 +14,6 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
-from kvmnet.core.finding import some
 from kvmnet.core.firewall import Packet, Passage, passage
 from kvmnet.core.openings import MAX_CHAINS, place_for_rule, with_opening
 from kvmnet.errors import Refused
@@ -47,11 +46,9 @@ class BridgeFirewall(Struct, frozen=True, kw_only=True):
 def prepare(state: State, nic: str | None, bridge: str) -> BridgeFirewall:
     """What a bridge that takes the place of `nic` (None: of none) needs of the firewall.
 
-    Raises `Refused` where the host itself, or guests on a network that goes out by `nic`, would be
-    cut off.
+    Raises `Refused` where the host itself would be cut off.
     """
     if nic is not None:
-        _check_networks(state, nic, bridge)
         _check_own_packets(state.firewall, nic, bridge)
     openings: list[Opening] = []
     notes: list[str] = []
@@ -64,21 +61,6 @@ def prepare(state: State, nic: str | None, bridge: str) -> BridgeFirewall:
         PlannedStep(step=MakeOpening(opening=x), undo=CloseOpening(opening=x)) for x in openings
     )
     return BridgeFirewall(steps=steps, notes=tuple(notes))
-
-
-def _check_networks(state: State, nic: str, bridge: str) -> None:
-    """libvirt binds a network that names a NIC to it: its rules match that NIC only."""
-    bound = [
-        x.name
-        for x in state.networks
-        if x.active and x.config is not None and nic in x.config.uplinks
-    ]
-    if bound:
-        raise Refused(
-            f"{nic} can not become a port of {bridge}",
-            why=f"the guests of network {some(bound)} go out by {nic} only, and would be cut off",
-            hint=f"have it go out by {bridge}, or by any NIC, first: virsh net-edit {bound[0]}",
-        )
 
 
 def _check_own_packets(firewall: Firewall, nic: str, bridge: str) -> None:

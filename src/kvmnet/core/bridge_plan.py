@@ -20,6 +20,7 @@ from kvmnet.core.bridge_checks import (
     check_guests,
     check_loop,
     check_name,
+    check_networks,
     check_parts,
     check_stp,
     guests_on,
@@ -74,6 +75,7 @@ def plan_create(state: State, request: BridgeRequest, spare_mac: Mac | None = No
     check_name(state, request.name)
     for link in ports:
         check_port(state, link, request.name)
+        check_networks(state, link.name, request.name)
     _check_others(state, request)
     before = as_is(state, request.ports, absent=(request.name,))
     check_parts(before, request.ports)

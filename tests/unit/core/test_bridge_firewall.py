@@ -7,7 +7,6 @@ from kvmnet.errors import Refused
 from kvmnet.model.host import Firewall, FirewallChain, FirewallRule, Sysctl
 from kvmnet.model.plan import CloseOpening, MakeOpening
 from kvmnet.model.state import State
-from kvmnet.model.virt import Network, NetworkConfig
 
 DOCKER = Firewall(
     chains=(
@@ -77,14 +76,3 @@ def test_rules_that_name_no_nic_or_another_one_do_no_harm() -> None:
         FirewallRule(text='iifname "eth1" accept', verdict="accept", iif="eth1"),
     )
     assert prepare(state(input_chain(*rules)), "eth0", "br0").steps == ()
-
-
-def test_a_network_that_goes_out_by_the_nic_only_would_be_cut_off() -> None:
-    config = NetworkConfig(mode="nat", bridge="virbr1", uplinks=("eth0",))
-    network = Network(
-        connection="qemu:///system", name="lab1", uuid="x", active=True, persistent=True,
-        autostart=True, live=config, saved=config,
-    )  # fmt: skip
-    with pytest.raises(Refused, match="eth0 can not become a port of br0") as refusal:
-        prepare(state(networks=(network,)), "eth0", "br0")
-    assert "lab1" in refusal.value.why

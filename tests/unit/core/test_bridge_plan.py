@@ -16,7 +16,7 @@ from kvmnet.model.host import Address, BridgeAttributes, Link, Neighbour, NicOwn
 from kvmnet.model.plan import Arrange
 from kvmnet.model.state import State
 from kvmnet.model.values import Cidr, Ip, Mac
-from kvmnet.model.virt import Guest, GuestNic
+from kvmnet.model.virt import Guest, GuestNic, Network, NetworkConfig, NetworkIp
 
 MAC = Mac("52:54:00:00:00:01")
 OTHER = Mac("52:54:00:00:00:02")
@@ -221,3 +221,46 @@ def test_no_name_can_smuggle_a_second_command_into_a_batch(name: str) -> None:
         return
     assert line.split() == ["link", "delete", "dev", name]
     assert not set(line) & set("\"'\\#\n")
+
+
+def network(config: NetworkConfig, **more: object) -> Network:
+    return msgspec.convert(
+        {"connection": "qemu:///system", "name": "lab1", "uuid": "x", "active": True,
+         "persistent": True, "autostart": True, "saved": config, **more},
+        Network,
+    )  # fmt: skip
+
+
+NAT = NetworkConfig(mode="nat", bridge="virbr1", uplinks=("eth0",))
+ON_LAN = NetworkConfig(
+    mode="route", bridge="virbr1", uplinks=("eth0",),
+    ips=(NetworkIp(family=4, address=Ip("192.0.2.201"), prefix_len=29),),
+)  # fmt: skip
+RUNNING = pytest.mark.parametrize(
+    "running", [{}, {"autostart": False}, {"active": False}], ids=["on", "only now", "only at boot"]
+)
+
+
+@RUNNING
+def test_a_network_that_goes_out_by_the_nic_only_would_be_cut_off(running: object) -> None:
+    one = network(NAT, **running)  # type: ignore[arg-type]
+    for wish in ({}, {"persist": False}, {"address": "none"}):
+        said = refusal(host(networks=(one,)), **wish)
+        assert "lab1" in said
+        assert "virsh net-edit lab1" in said
+
+
+@RUNNING
+def test_a_nic_that_the_host_answers_on_for_guests_stays_as_it_is(running: object) -> None:
+    one = network(ON_LAN, **running)  # type: ignore[arg-type]
+    for wish in ({}, {"persist": False}, {"address": "none"}):
+        said = refusal(host(networks=(one,)), **wish)
+        assert "answers for them on eth0" in said
+        assert "kvmnet network delete lab1" in said
+
+
+def test_a_network_that_is_off_for_good_or_goes_out_elsewhere_is_no_hindrance() -> None:
+    off = network(ON_LAN, active=False, autostart=False)
+    assert create(host(networks=(off,))).arrange is not None
+    elsewhere = network(msgspec.structs.replace(NAT, uplinks=("eth7",)))
+    assert create(host(networks=(elsewhere,))).arrange is not None
