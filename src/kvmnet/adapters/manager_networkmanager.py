@@ -242,10 +242,12 @@ def _no_routes() -> None:
 
 def take_back() -> None:
     """Take back what a process that was killed had lent."""
-    marked = [_ip(x, "route", "show", "proto", lent.PROTOCOL) for x in ("-4", "-6")]
-    if any(marked):
-        _batch(lent.loopback(_ip("-j", "address", "show", "dev", "lo")))
-        _no_routes()
+    marked = [_ip("-j", x, "route", "show", "proto", lent.PROTOCOL) for x in ("-4", "-6")]
+    if all(x.strip() in {"", "[]"} for x in marked):
+        return
+    for routes in marked:
+        _batch(lent.forgotten(_ip("-j", "address", "show"), routes))
+    _no_routes()
 
 
 def _ip(*words: str) -> str:

@@ -143,7 +143,7 @@ def _read_netplan(root: Path, missing: list[Unread]) -> tuple[NetplanDevice, ...
 
 def _nmcli() -> str:
     command = ["nmcli", "-t", "-f", "DEVICE,TYPE,STATE,CONNECTION", "device"]
-    return run(command, timeout=3.0).stdout
+    return run(command, timeout=5.0).stdout
 
 
 def _read_nm(root: Path, nmcli: Callable[[], str], missing: list[Unread]) -> dict[str, NmDevice]:

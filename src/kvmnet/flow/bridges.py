@@ -36,7 +36,11 @@ PARTS = frozenset(
     }
 )  # fmt: skip
 
-_ESSENTIAL = frozenset({"links and addresses", "routes", "rules", "host network managers"})
+_ESSENTIAL = frozenset(
+    {"links and addresses", "routes", "rules", "host network managers", "NetworkManager"}
+)
+"""Who owns a NIC must be known for sure: else nobody would be told, and take it back."""
+
 LIVE_PROOF_S = 10.0
 KEPT_PROOF_S = 45.0
 """A manager may take a while to make what it was told its own: DHCP, duplicate detection."""
@@ -54,7 +58,7 @@ def look(uri: str | None, watcher: Watcher) -> State:
     """
     state = observe(uri, PARTS)
     for gap in state.unread:
-        if gap.what in _ESSENTIAL:
+        if gap.what in _ESSENTIAL or gap.what.startswith("/"):  # a manager's file
             raise Unavailable(f"{gap.what} could not be read", why=gap.why, hint=gap.hint)
         watcher.say(f"not looked at: {gap.what} ({gap.why})")
     return state

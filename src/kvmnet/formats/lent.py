@@ -30,6 +30,7 @@ class _Address(Struct, frozen=True):
 
 
 class _Link(Struct, frozen=True):
+    ifname: str = ""
     addr_info: tuple[_Address, ...] = ()
 
 
@@ -83,12 +84,19 @@ def routes(shown: str, link: str, version: int) -> tuple[str, ...]:
     return tuple(lines)
 
 
-def loopback(shown: str) -> tuple[str, ...]:
-    """Lines that take back what is on the loopback, by what `ip -j address show dev lo` prints."""
-    rows = msgspec.json.decode(shown or "[]", type=tuple[_Link, ...])
+def forgotten(all_links: str, marked: str) -> tuple[str, ...]:
+    """Lines that take back what a process that was killed had lent, and nothing else of `lo`.
+
+    Those are addresses of `lo` that another link has too, or that a marked route names as its
+    source: by what `ip -j address show` and `ip -j route show proto` print.
+    """
+    rows = msgspec.json.decode(all_links or "[]", type=tuple[_Link, ...])
+    sources = {x.prefsrc for x in msgspec.json.decode(marked or "[]", type=tuple[_Route, ...])}
+    others = {x.local for row in rows if row.ifname != "lo" for x in row.addr_info}
     return tuple(
         line("address", "delete", f"{x.local}/{x.prefixlen}", "dev", "lo")
-        for row in rows for x in row.addr_info if x.scope == "global"
+        for row in rows if row.ifname == "lo"
+        for x in row.addr_info if x.scope == "global" and x.local in sources | others
     )  # fmt: skip
 
 
