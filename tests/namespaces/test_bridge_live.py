@@ -30,7 +30,9 @@ SETUP = (
     "-6 route add fd77::/64 nexthop via fd09::1 nexthop via fd09::9",
     "rule add not from 10.9.0.0/24 iif eth0 ipproto tcp dport 80-90 lookup 5",
     "-6 rule add iif eth0 lookup 6",
-    "rule add oif eth0 priority 99 lookup 8",
+    "rule add oif eth0 priority 99 prohibit",
+    "-6 rule add oif eth0 priority 98 lookup 8",
+    "-6 route add unreachable default table 8",
     "neighbour add proxy 10.9.0.99 dev eth0",
     "neighbour add 10.9.0.98 lladdr 02:00:00:00:00:98 dev eth0 nud permanent",
 )

@@ -90,11 +90,16 @@ def commands(now: State, target: Arrangement) -> tuple[Command, ...]:
 def _routes_and_rules(now: State, target: Arrangement) -> Iterator[Line]:
     """Routes and rules, while every port is still one."""
     names = _names(target)
+    aside = arrange_routes.rules_in_the_way(now, target, names)
+    for rule in aside:
+        text = ip_batch.delete_rule(rule)
+        yield Line(text=text, link=arrange_routes.named(rule), family=rule.family)
     for link, text in arrange_routes.route_lines(now, target, names):
         yield Line(text=text, link=link)
     families: tuple[Family, ...] = (4, 6)
+    left = msgspec.structs.replace(now, rules=tuple(x for x in now.rules if x not in aside))
     for family in families:
-        for link, text in arrange_routes.rule_lines(now, target, names, family):
+        for link, text in arrange_routes.rule_lines(left, target, names, family):
             yield Line(text=text, link=link, family=family)
 
 

@@ -3,6 +3,11 @@
 An IPv4 route is replaced in place, which no packet notices. IPv6 has no such thing where routes of
 several NICs share a destination and metric (`replace` takes all of them for one), so there the new
 one is added beside the old: both carry while the NIC is a port.
+
+The kernel looks a new route's gateway up before it takes the route, by the rules too, as if it sent
+to it by that link (`fib_check_nh`, `ip6_route_check_nh`). A rule for that link that leads to a
+refusal makes it refuse the route: "Nexthop has invalid gateway". So such rules are away while
+routes are made.
 """
 
 from __future__ import annotations
@@ -16,6 +21,8 @@ from kvmnet.model.arrangement import Arrangement
 from kvmnet.model.host import Address, Family, Route, Rule
 from kvmnet.model.routes import Hops, connected_route, grouped, made_by_kernel, route_key
 from kvmnet.model.state import State
+
+_REFUSALS = frozenset({"blackhole", "unreachable", "prohibit"})
 
 
 def _identity(hops: Hops) -> object:
@@ -39,18 +46,14 @@ def _on(hops: Hops, names: set[str]) -> bool:
 def route_lines(now: State, target: Arrangement, names: set[str]) -> Iterator[tuple[str, str]]:
     """Lines of a batch, each with the link that it is about."""
     present = grouped(now.routes)
-    have = {_identity(x) for x in present}
-    addresses = [x for link in target.links for x in link.addresses if link.up]
-    # First the routes to prefixes, in which the gateways of the others have to be.
-    wanted = (*_missing_prefixes(now, addresses), *grouped(target.routes))
+    addresses = _addresses(target)
+    wanted = _wanted(now, target)
     kept = {_identity(x) for x in wanted}
     old = [
         x for x in present
         if _on(x, names) and _identity(x) not in kept and not made_by_kernel(x[0], addresses)
     ]  # fmt: skip
-    for hops in wanted:
-        if _identity(hops) in have:
-            continue
+    for hops in _new(now, wanted):
         rivals = [x for x in present if route_key(x[0]) == route_key(hops[0])]
         fresh = _with_life(hops, present, names)
         if hops[0].family == 4 and len(rivals) == 1 and rivals[0] in old:
@@ -60,6 +63,20 @@ def route_lines(now: State, target: Arrangement, names: set[str]) -> Iterator[tu
             yield _about(hops), ip_batch.append_route(fresh)
     for hops in old:
         yield _about(hops), ip_batch.delete_route(hops)
+
+
+def _addresses(target: Arrangement) -> list[Address]:
+    return [x for link in target.links for x in link.addresses if link.up]
+
+
+def _wanted(now: State, target: Arrangement) -> tuple[Hops, ...]:
+    """First the routes to prefixes, in which the gateways of the others have to be."""
+    return (*_missing_prefixes(now, _addresses(target)), *grouped(target.routes))
+
+
+def _new(now: State, wanted: tuple[Hops, ...]) -> list[Hops]:
+    have = {_identity(x) for x in grouped(now.routes)}
+    return [x for x in wanted if _identity(x) not in have]
 
 
 def _about(hops: Hops) -> str:
@@ -96,6 +113,22 @@ def _with_life(hops: Hops, present: tuple[Hops, ...], names: set[str]) -> Hops:
     return tuple(msgspec.structs.replace(x, expires_s=life) for x in hops)
 
 
+def rules_in_the_way(now: State, target: Arrangement, names: set[str]) -> tuple[Rule, ...]:
+    """Rules of the arrangement's links for which the kernel would refuse a route that is to be."""
+    gateways = {
+        (6 if ":" in hop.gateway else 4, hop.link)
+        for hops in _new(now, _wanted(now, target)) for hop in hops
+        if hop.gateway is not None and not hop.onlink
+    }  # fmt: skip
+    refusing = {x.table for x in now.routes if x.type in _REFUSALS}
+    return tuple(
+        x for x in now.rules
+        if {x.iif, x.oif} & names
+        and (x.family, x.oif) in gateways
+        and (x.action in _REFUSALS or (x.action == "lookup" and x.table in refusing))
+    )  # fmt: skip
+
+
 def rule_lines(
     now: State, target: Arrangement, names: set[str], family: Family
 ) -> Iterator[tuple[str, str]]:
@@ -104,11 +137,11 @@ def rule_lines(
     have = [x for x in now.rules if x.family == family]
     for rule in wanted:
         if rule not in have:
-            yield _named(rule), ip_batch.add_rule(rule)
+            yield named(rule), ip_batch.add_rule(rule)
     for rule in have:
         if {rule.iif, rule.oif} & names and rule not in wanted:
-            yield _named(rule), ip_batch.delete_rule(rule)
+            yield named(rule), ip_batch.delete_rule(rule)
 
 
-def _named(rule: Rule) -> str:
+def named(rule: Rule) -> str:
     return rule.iif or rule.oif or ""
