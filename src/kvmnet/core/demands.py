@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_address
+from typing import NamedTuple
 
 from kvmnet.model.arrangement import Arrangement
 from kvmnet.model.check import (
@@ -12,7 +12,6 @@ from kvmnet.model.check import (
     GatewayAnswers,
     RouteLeads,
 )
-from kvmnet.model.host import Family
 from kvmnet.model.plan import Arrange, Plan
 from kvmnet.model.values import Cidr, Ip
 
@@ -33,10 +32,19 @@ def demanded(
     An address that is new is demanded instead.
     """
     old, new = _addresses(before), _addresses(after)
-    gone = {cidr.partition("/")[0] for cidr in old - new}
-    kept = [x for x in checks if not _is_taken_away(x, gone, old - new, after)]
-    added = [AddressThere(address=x) for x in sorted(new - old)]
-    return (*kept, *added)
+    gone = _Gone(
+        cidrs=old - new,
+        gateways={x.gateway for x in before.routes} - {x.gateway for x in after.routes} - {None},
+    )
+    kept = [x for x in checks if not _is_taken_away(x, gone)]
+    return (*kept, *(AddressThere(address=x) for x in sorted(new - old)))
+
+
+class _Gone(NamedTuple):
+    """What the user takes away."""
+
+    cidrs: set[Cidr]
+    gateways: set[Ip | None]
 
 
 def _addresses(arrangement: Arrangement) -> set[Cidr]:
@@ -48,23 +56,15 @@ def _addresses(arrangement: Arrangement) -> set[Cidr]:
     }
 
 
-def _is_taken_away(check: Check, gone: set[str], gone_cidrs: set[Cidr], after: Arrangement) -> bool:
+def _is_taken_away(check: Check, gone: _Gone) -> bool:
     match check:
         case AddressThere():
-            return check.address in gone_cidrs
+            return check.address in gone.cidrs
         case ConnectionLives():
-            return check.local in gone
+            return check.local in {x.partition("/")[0] for x in gone.cidrs}
         case GatewayAnswers():
-            return bool(gone) and not _leads_by(after, check.ip)
+            return check.ip in gone.gateways
         case RouteLeads():
-            return bool(gone) and not _leads_by(after, check.gateway, check.destination)
+            return check.gateway in gone.gateways
         case _:
             return False
-
-
-def _leads_by(after: Arrangement, gateway: Ip | None, destination: Ip | None = None) -> bool:
-    """Whether some route of the arrangement goes by that gateway; without one, of that family."""
-    if gateway is not None:
-        return any(x.gateway == gateway for x in after.routes)
-    family: Family = 6 if destination is not None and ip_address(destination).version == 6 else 4
-    return any(x.family == family for link in after.links for x in link.addresses)

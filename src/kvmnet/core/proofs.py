@@ -13,6 +13,17 @@ _FAR = {4: Ip("198.51.100.1"), 6: Ip("2001:db8::1")}
 _PASSING = frozenset({"tentative", "dadfailed", "deprecated", "temporary"})
 
 
+def ways_out(state: State) -> tuple[str, ...]:
+    """The links that a default route leads out by, whatever their number."""
+    return tuple(
+        dict.fromkeys(
+            x.link
+            for x in state.routes
+            if x.link is not None and x.type == "unicast" and x.destination.endswith("/0")
+        )
+    )
+
+
 def of_links(state: State, nics: tuple[str, ...]) -> tuple[Check, ...]:
     """Addresses and gateways of these NICs, each once.
 

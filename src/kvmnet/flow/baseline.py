@@ -47,7 +47,10 @@ def baseline(
 
     `extra` is what the user asked for by --check: where that does not hold before the change, a
     proof after it would say nothing. Raises `Refused` then, before anything is touched.
+
+    The host's other ways out are watched too: a route or address on the wrong NIC can end them.
     """
+    nics = tuple(dict.fromkeys((*nics, *proofs.ways_out(state))))
     ways = _Ways(nics)
     candidates = (
         *_connections(ways, watcher),

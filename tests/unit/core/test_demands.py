@@ -44,3 +44,9 @@ def test_a_new_address_is_demanded_instead_of_the_old_one_and_what_hangs_on_it()
 
 def test_without_addresses_no_way_by_them_is_demanded() -> None:
     assert demanded(HOLDS[:4], BEFORE, arrangement("br0", None, None)) == ()
+
+
+def test_what_leads_out_by_another_nic_is_demanded_all_the_same() -> None:
+    other = (GatewayAnswers(ip=Ip("10.0.0.1")), AddressThere(address=Cidr("10.0.0.2/24")))
+    after = arrangement("br0", None, None)
+    assert demanded((*HOLDS[:4], *other), BEFORE, after) == other
