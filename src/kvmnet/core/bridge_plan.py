@@ -220,6 +220,11 @@ def _creation_notes(
             f"{request.name} has another MAC than {ports[0].name}: a DHCP server may give it "
             "another address"
         )
+    if request.vlan_filtering:
+        notes.append(
+            f"{request.name} passes untagged frames; those of a VLAN only where it is allowed, on "
+            f"the way in and out: bridge vlan add dev {ports[0].name if ports else 'PORT'} vid N"
+        )
     if request.stp:
         notes.append(
             f"spanning tree is on: what is plugged into {request.name} later, a guest too, is "

@@ -22,7 +22,8 @@ NOT_ETHERNET = frozenset(
 )  # fmt: skip
 TAKES_ALL = frozenset({"macvlan", "macvtap", "ipvlan", "ipvtap"})
 """Links on a NIC that take its frames, so that no bridge can."""
-_STATION = frozenset({"managed", "P2P-client", "IBSS"})
+_BRIDGED_MODES = frozenset({"AP", "AP/VLAN", "P2P-GO", "mesh point"})
+"""Modes of wireless NICs that the kernel lets be ports, in iw(8)'s words."""
 _PLUGS = frozenset({"tap", "macvtap"})
 
 
@@ -43,10 +44,8 @@ def check_port(state: State, link: Link, bridge: str) -> None:
     """Raise `Refused` if the link can not, or should not, become a port of that bridge."""
     if link.name == bridge:
         raise _refused(link, bridge, "a bridge and its port need different names")
-    if link.kind == "wireless":
-        if _is_station(link):
-            raise wireless_refusal(link)
-        return
+    if link.kind == "wireless" and not _can_be_bridged(link):
+        raise wireless_refusal(link)
     _check_kind(link, bridge)
     _check_free(state, link, bridge)
     _check_stacked(state, link, bridge)
@@ -57,30 +56,55 @@ def _refused(link: Link, bridge: str, why: str, hint: str = "") -> Refused:
     return Refused(f"{link.name} can not become a port of {bridge}", why=why, hint=hint)
 
 
-def _is_station(link: Link) -> bool:
-    """Whether it is a client of an access point, which takes frames of one MAC only from it."""
-    if link.four_address:
-        return False
-    return link.mode is None or link.mode in _STATION
+def _can_be_bridged(link: Link) -> bool:
+    """Whether the wireless NIC may send frames with other MACs than its own.
+
+    Facts: `cfg80211_change_iface` (kernel: net/wireless/util.c) sets IFF_DONT_BRIDGE for stations
+    without 4-address mode, IBSS, OCB and P2P clients.
+    """
+    if link.mode in _BRIDGED_MODES:
+        return True
+    return link.mode in {None, "managed"} and link.four_address is True
 
 
 def wireless_refusal(link: Link) -> Refused:
     """Why a wireless NIC can't be bridged, and the ways for guests that do work.
 
     Facts: IEEE 802.11 frames to an access point have three addresses, so the sender is always the
-    station itself; net/wireless/core.c sets IFF_DONT_BRIDGE for stations without 4-address mode.
+    station itself.
     """
     name = link.name
     route = command("kvmnet", "network", "create", "lan", "--mode", "route", "--uplink", name)
     return Refused(
         f"{name} can not become a port of a bridge",
-        why=f"{name} is a wireless NIC in station mode: the access point takes frames from its own "
-        "MAC only, so those of guests would be lost, and the kernel does not allow it",
+        why=_why_not_wireless(link),
         hint="guests get out behind NAT: `kvmnet up`; with LAN addresses that this host answers "
         f"for: `{route} --lan-range A-B`; without any network of the host, by QEMU's user stack: "
-        "`virt-xml GUEST --edit --network clearxml=yes,type=user`. (Only where the access point "
-        f"speaks WDS: `{command('iw', 'dev', name, 'set', '4addr', 'on')}`, then try again.)",
+        f"`virt-xml GUEST --edit --network clearxml=yes,type=user`{_four_address_way(link)}",
     )
+
+
+def _why_not_wireless(link: Link) -> str:
+    if link.mode == "managed":
+        mode = f"{link.name} is a wireless NIC in station mode"
+    elif link.mode is None:
+        mode = (
+            f"{link.name} is a wireless NIC, in station mode for all that is known (the package iw "
+            "is not installed)"
+        )
+    else:
+        mode = f"{link.name} is a wireless NIC in mode {link.mode}"
+    return (
+        f"{mode}: it sends and gets frames of its own MAC only, so those of guests would be lost, "
+        "and the kernel does not allow it"
+    )
+
+
+def _four_address_way(link: Link) -> str:
+    if link.mode not in {None, "managed"}:
+        return ""
+    enable = command("iw", "dev", link.name, "set", "4addr", "on")
+    return f"; only where the access point speaks WDS: `{enable}`, then try again"
 
 
 def _check_kind(link: Link, bridge: str) -> None:
@@ -203,8 +227,9 @@ def port_notes(state: State, link: Link, bridge: str) -> tuple[str, ...]:
     if link.lro:
         notes.append(
             f"the kernel switches large receive offload of {link.name} off, since a bridge can't "
-            f"send merged packets on; should it ever leave {bridge}: "
-            f"{command('ethtool', '-K', link.name, 'lro', 'on')}"
+            f"send merged packets on; should it ever leave {bridge}, it stays off until "
+            f"`{command('ethtool', '-K', link.name, 'lro', 'on')}`. Some NICs restart for it, and "
+            "are silent for seconds: to choose when, switch it off first"
         )
     vlans = [x for x in state.links if x.parent == link.name and x.kind == "vlan"]
     if vlans:

@@ -13,6 +13,7 @@ from pathlib import PurePosixPath
 import msgspec
 from msgspec import Struct
 
+from kvmnet.adapters import nics
 from kvmnet.core import bridge_firewall, bridge_plan
 from kvmnet.core.bridge_plan import BridgeChange
 from kvmnet.core.demands import demanded
@@ -57,6 +58,7 @@ def look(uri: str | None, watcher: Watcher) -> State:
     A libvirt that is not there does not keep a host from having a bridge.
     """
     state = observe(uri, PARTS)
+    state = msgspec.structs.replace(state, links=nics.with_port_facts(state.links))
     for gap in state.unread:
         if gap.what in _ESSENTIAL or gap.what.startswith("/"):  # a manager's file
             raise Unavailable(f"{gap.what} could not be read", why=gap.why, hint=gap.hint)

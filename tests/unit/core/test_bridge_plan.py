@@ -12,7 +12,16 @@ from kvmnet.errors import InvalidInput, NotFound, Refused
 from kvmnet.formats import ip_batch
 from kvmnet.formats.arrange import Line, commands
 from kvmnet.model.desired import BridgeRequest
-from kvmnet.model.host import Address, BridgeAttributes, Link, Neighbour, NicOwner, Route, Sysctl
+from kvmnet.model.host import (
+    Address,
+    BridgeAttributes,
+    Link,
+    Neighbour,
+    NicOwner,
+    Route,
+    Rule,
+    Sysctl,
+)
 from kvmnet.model.plan import Arrange
 from kvmnet.model.state import State
 from kvmnet.model.values import Cidr, Ip, Mac
@@ -65,8 +74,13 @@ GUEST = Guest(
 @pytest.mark.parametrize(
     ("state", "words"),
     [
-        (host(nic(kind="wireless")), "station mode"),
-        (host(nic(kind="wireless", mode="managed", four_address=False)), "kvmnet up"),
+        (host(nic(kind="wireless")), "package iw"),
+        (host(nic(kind="wireless", mode="managed", four_address=False)), "set 4addr on"),
+        (host(nic(kind="wireless", mode="IBSS", four_address=True)), "kvmnet up"),
+        (
+            host(nic(kind="wireless", mode="AP", master="br1"), nic("br1", kind="bridge")),
+            "remove-port br1 eth0",
+        ),
         (host(nic(kind="loopback")), "no Ethernet link"),
         (host(nic(kind="bridge", bridge=BR)), "bridges can't be nested"),
         (host(nic(master="br1"), nic("br1", kind="bridge", bridge=BR)), "remove-port br1 eth0"),
@@ -91,8 +105,38 @@ def test_what_would_harm_is_refused(state: State, words: str) -> None:
 
 
 def test_a_station_in_four_address_mode_and_an_access_point_are_taken() -> None:
-    for facts in ({"mode": "managed", "four_address": True}, {"mode": "AP"}):
+    for facts in (
+        {"mode": "managed", "four_address": True},
+        {"mode": "AP"},
+        {"mode": "mesh point"},
+    ):
         assert create(host(nic(kind="wireless", **facts))).arrange is not None
+
+
+def test_what_changes_for_the_port_is_told() -> None:
+    vlan = nic("eth0.7", index=3, kind="vlan", parent="eth0", vlan_id=7)
+    notes = "\n".join(create(host(nic(lro=True), vlan), vlan_filtering=True).notes)
+    assert "ethtool -K eth0 lro on" in notes
+    assert "VLAN 7 of eth0 stays with eth0.7" in notes
+    assert "bridge vlan add dev eth0 vid" in notes
+    assert not create(host()).notes
+
+
+def test_rules_that_refuse_a_gateway_are_away_while_its_routes_are_made() -> None:
+    rule = Rule(family=4, priority=99, oif="eth0", action="prohibit", table="")
+    state = host(rules=(rule,))
+    change = create(state)
+    assert change.arrange is not None and isinstance(change.arrange.undo, Arrange)
+    away = msgspec.structs.replace(
+        state,
+        links=(*state.links, nic("br0", index=3, kind="bridge", bridge=BR)),
+        routes=tuple(msgspec.structs.replace(x, link="br0") for x in state.routes),
+    )
+    lines = [x.text for x in commands(away, change.arrange.undo.target) if isinstance(x, Line)]
+    first = next(n for n, x in enumerate(lines) if x.startswith("rule delete"))
+    route = next(n for n, x in enumerate(lines) if "via 192.0.2.1" in x)
+    again = next(n for n, x in enumerate(lines) if x.startswith("rule add"))
+    assert first < route < again
 
 
 def test_a_nic_that_is_not_there_is_named_with_those_that_are() -> None:

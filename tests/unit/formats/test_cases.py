@@ -22,6 +22,7 @@ from kvmnet.formats import (
     networkd,
     networkmanager,
     nft,
+    nics,
     sockets,
 )
 
@@ -36,6 +37,7 @@ PARSERS: dict[str, Callable[[Path, str], object]] = {
     "agent": lambda _, text: leases.agent_addresses(text),
     "docker": lambda _, text: docker.parse(text),
     "domain": lambda _, text: domain_xml.parse(text),
+    "ethtool_features": lambda _, text: nics.parse_lro(text),
     "interfaces": lambda _, text: interfaces.parse(text, "/etc/network/interfaces"),
     "iproute_addr": lambda _, text: (iproute.parse_links(text), iproute.parse_addresses(text)),
     "iproute_fdb": lambda _, text: iproute.parse_forwarding(text),
@@ -49,6 +51,7 @@ PARSERS: dict[str, Callable[[Path, str], object]] = {
         text, backend="iptables-nft", family="ip6" if folder.name == "ipv6" else "ip"
     ),
     "iptables_legacy": lambda _, text: iptables.parse(text, backend="iptables-legacy", family="ip"),
+    "iw_info": lambda _, text: nics.parse_wireless(text),
     "keyfile": lambda _, text: networkmanager.parse_keyfile(text),
     "netplan": lambda _, text: netplan.parse(text, "/etc/netplan/x.yaml"),
     "networkd_state": lambda _, text: networkd.parse_link_state(text),
