@@ -20,6 +20,7 @@ UNITS = {
     "networkmanager": "NetworkManager",
     "networkd": "systemd-networkd",
     "ifupdown": "networking",
+    "netplan-nm": "NetworkManager",
 }
 
 
@@ -79,16 +80,29 @@ def test_a_bridge_whose_gateway_does_not_answer_is_taken_back(
 
 
 @pytest.mark.parametrize("manager", ["netplan", "networkmanager", "networkd"])
-def test_the_wrong_nic_is_given_back(machines: Machines, manager: str) -> None:
+def test_the_wrong_nic_does_not_take_the_lan_away(machines: Machines, manager: str) -> None:
     """The NIC's cable ends nowhere, and its new route would be preferred to the one that works."""
     with machines.container(manager, "dhcp", nics=2) as m:
         m.run(["ip", "link", "set", "enp0s4", "up"])
         before = scenarios.look(m)
         with m.watched() as watch:
             done = m.kvmnet(*CREATE, "enp0s4", "--address", "10.77.0.30/24", check=False)
-        assert done.status == 4, done
+        assert done.status == 3, done
+        assert "enp0s3 has 10.77.0." in done.stderr, done
         scenarios.assert_back(m, before)
         assert watch.seen.talk.intact, watch.seen
+
+
+def test_a_wrong_nic_where_no_server_answers_is_given_back(machines: Machines) -> None:
+    with machines.container("networkd", "static", nics=2) as m:
+        m.run(["ip", "link", "set", "enp0s4", "up"])
+        before = scenarios.look(m)
+        with m.watched() as watch:
+            done = m.kvmnet(*CREATE, "enp0s4", "--address", "dhcp", check=False)
+        assert done.status in {3, 4}, done
+        scenarios.assert_back(m, before)
+        assert watch.seen.talk.intact, watch.seen
+        scenarios.assert_nothing_open(m)
 
 
 KILLED = [

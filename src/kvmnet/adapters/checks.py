@@ -25,6 +25,7 @@ from kvmnet.model.check import (
     ConnectionLives,
     DnsAnswers,
     GatewayAnswers,
+    LinkAddressed,
     PingAnswers,
     RouteLeads,
     TcpConnects,
@@ -80,6 +81,8 @@ def _evidence(check: Check, wait_s: float) -> str | None:
         match check:
             case AddressThere():
                 return _address(check)
+            case LinkAddressed():
+                return _addressed(check)
             case GatewayAnswers():
                 return _gateway(check, wait_s)
             case RouteLeads():
@@ -116,6 +119,13 @@ def _address(check: AddressThere) -> str | None:
         if all(flag in x.flags for x in found):
             return f"it is {flag} on {found[0].link}"
     return None
+
+
+def _addressed(check: LinkAddressed) -> str | None:
+    there = (x for x in kernel.read_links()[1] if x.link == check.link)
+    if any(x.family == 4 and x.scope == "global" for x in there):
+        return None
+    return "nobody has given it one"
 
 
 def _gateway(check: GatewayAnswers, wait_s: float) -> str | None:

@@ -120,6 +120,7 @@ def _dhcp(state: State, request: BridgeRequest, given: Given) -> Given:
 def _fixed(state: State, address: Cidr, given: Given, nic: str, bridge: str) -> Given:
     """The given address in the place of all of its family; the other family stays."""
     new = _address(address, bridge)
+    _check_elsewhere(state, new, nic, bridge)
     kept = [x for x in given.addresses if x.family != new.family or x.scope == "link"]
     addresses = (new, *kept)
     routes = fitting_routes(given.routes, addresses, bridge)
@@ -141,6 +142,25 @@ def _fixed(state: State, address: Cidr, given: Given, nic: str, bridge: str) -> 
     if lost:
         notes.append(f"routes to {some(x.destination for x in lost)} can not go on by {bridge}")
     return Given(addresses=addresses, routes=routes, notes=tuple(notes))
+
+
+def _check_elsewhere(state: State, new: Address, nic: str, bridge: str) -> None:
+    """A subnet that another link leads to would from now on be looked for on the bridge.
+
+    Which of two routes to the same subnet counts is a matter of their metrics, and a NIC that was
+    named by mistake would take the LAN away from the one that leads to it.
+    """
+    wanted = ipaddress.ip_network(f"{new.ip}/{new.prefix_len}", strict=False)
+    for there in state.addresses:
+        if there.family != new.family or there.link in {nic, "lo"} or there.scope != "global":
+            continue
+        if ipaddress.ip_network(f"{there.ip}/{there.prefix_len}", strict=False).overlaps(wanted):
+            raise Refused(
+                f"{bridge} can not have {new.ip}/{new.prefix_len}",
+                why=f"{there.link} has {there.ip}/{there.prefix_len} already: what belongs there "
+                f"would be sent to {nic}",
+                hint=f"was {there.link} meant? --port {there.link}; else choose another subnet",
+            )
 
 
 def _among(route: Route, routes: tuple[Route, ...]) -> bool:

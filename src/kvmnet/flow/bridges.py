@@ -22,7 +22,7 @@ from kvmnet.flow import backends, taking_back
 from kvmnet.flow.apply import Watcher, apply, changing
 from kvmnet.flow.baseline import baseline
 from kvmnet.flow.observe import Part, observe
-from kvmnet.model.check import Check
+from kvmnet.model.check import Check, LinkAddressed
 from kvmnet.model.desired import BridgeRequest
 from kvmnet.model.handover import FileState, HandedOver
 from kvmnet.model.host import NicOwner
@@ -154,7 +154,7 @@ def _plan(state: State, change: BridgeChange, extra: tuple[Check, ...], watcher:
     if kept is not None:
         first, then = hand_over_steps(kept.handed, kept.manager, change.bridge)
         live = (first, *live)
-        lasting = (then, *_prove(proof, KEPT_PROOF_S))
+        lasting = (then, *_prove((*proof, *_hoped_for(change)), KEPT_PROOF_S))
     return Plan(
         title=change.title,
         steps=(*walls.steps, *live, *lasting),
@@ -247,6 +247,14 @@ def _proof(arrange: PlannedStep, checks: tuple[Check, ...]) -> tuple[Check, ...]
     if not isinstance(arrange.step, Arrange) or not isinstance(arrange.undo, Arrange):
         return checks
     return demanded(checks, arrange.undo.target, arrange.step.target)
+
+
+def _hoped_for(change: BridgeChange) -> tuple[Check, ...]:
+    """What is not there before, and has to be once the manager has its files."""
+    wanted = change.takeover
+    if change.before is not None or wanted is None or wanted.address != "dhcp":
+        return ()
+    return (LinkAddressed(link=change.bridge),)
 
 
 def _prove(checks: tuple[Check, ...], within_s: float) -> tuple[PlannedStep, ...]:

@@ -24,6 +24,15 @@ class AddressThere(Struct, frozen=True, kw_only=True, tag="address-there"):
         return f"the host has {self.address}"
 
 
+class LinkAddressed(Struct, frozen=True, kw_only=True, tag="link-addressed"):
+    """A link has got a global IPv4 address, from whomever."""
+
+    link: str
+
+    def __str__(self) -> str:
+        return f"{self.link} has an IPv4 address"
+
+
 class GatewayAnswers(Struct, frozen=True, kw_only=True, tag="gateway-answers"):
     """A neighbour answers an ARP request (IPv4) or neighbour solicitation (IPv6)."""
 
@@ -88,6 +97,7 @@ class TcpConnects(Struct, frozen=True, kw_only=True, tag="tcp-connects"):
 
 Check = (
     AddressThere
+    | LinkAddressed
     | GatewayAnswers
     | RouteLeads
     | ConnectionLives

@@ -308,3 +308,10 @@ def test_a_network_that_is_off_for_good_or_goes_out_elsewhere_is_no_hindrance() 
     assert create(host(networks=(off,))).arrange is not None
     elsewhere = network(msgspec.structs.replace(NAT, uplinks=("eth7",)))
     assert create(host(networks=(elsewhere,))).arrange is not None
+
+
+def test_a_subnet_that_another_nic_leads_to_is_refused() -> None:
+    second = nic("eth1", index=3, mac=OTHER)
+    assert "eth0 has 192.0.2.5/24" in refusal(host(nic(), second), "eth1", address="192.0.2.9/24")
+    assert create(host(nic(), second), "eth1", address="198.51.100.9/24").arrange is not None
+    assert create(host(nic(), second), "eth0", address="192.0.2.9/24").arrange is not None
