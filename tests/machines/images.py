@@ -32,6 +32,7 @@ MANAGERS: dict[str, tuple[str, ...]] = {
     "networkmanager": ("network-manager",),
     "networkd": ("systemd-resolved",),
     "ifupdown": ("ifupdown", "bridge-utils", "isc-dhcp-client", "vlan", "ifenslave"),
+    "netplan-nm": ("netplan.io", "network-manager"),
 }
 """The host network managers that there are machines with, and their packages."""
 
@@ -40,6 +41,7 @@ SERVICES = {
     "networkmanager": (),
     "networkd": ("systemd-networkd",),
     "ifupdown": ("networking",),
+    "netplan-nm": (),
 }
 """What has to be enabled beyond what the packages enable themselves."""
 

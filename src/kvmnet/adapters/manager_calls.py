@@ -23,7 +23,7 @@ def make(call: handover.ManagerCall) -> None:
         case handover.IfupdownDns():
             ifupdown_calls.tell_dns(call)
         case handover.NmLoad():
-            manager_networkmanager.load(call.paths)
+            manager_networkmanager.load(call)
         case handover.NmUp():
             manager_networkmanager.up(call)
         case handover.NmDown():

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from kvmnet.adapters import files, manager_networkd
+from kvmnet.adapters import files, manager_networkd, manager_networkmanager
 from kvmnet.model.handover import FileState
 from kvmnet.model.netplan import CloudInit, NetplanView
+from kvmnet.model.networkmanager import NmView
 
 _FOLDERS = ("usr/lib/netplan", "lib/netplan", "etc/netplan", "run/netplan")
 """A later folder's file replaces one of the same name (netplan-generate(8))."""
@@ -20,13 +21,16 @@ def observe(
     ports: tuple[str, ...] = (),
     bridge: str = "",
 ) -> NetplanView:
-    """Netplan's files that count, cloud-init's part in them, and networkd's view.
+    """Netplan's files that count, cloud-init's part in them, and its renderers' views.
 
     `root` can be given to read a tree of files. Raises `PermissionDenied` or `Unavailable` where
     a file can't be read: nothing is guessed.
     """
+    own = _files(root)
+    named = any("NetworkManager" in (x.text or "") for x in own)
     return NetplanView(
-        files=_files(root),
+        files=own,
+        nm=manager_networkmanager.observe(root, heir, ports, bridge) if named else NmView(),
         networkd=manager_networkd.observe(root, heir, ports, bridge),
         cloud_init=_cloud_init(root),
     )

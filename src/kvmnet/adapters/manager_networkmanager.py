@@ -15,7 +15,7 @@ from kvmnet.adapters.run import PIPE, run, spawn, wait
 from kvmnet.errors import CommandFailed, Failed, InvalidInput, KvmnetError
 from kvmnet.formats import lent, networkmanager
 from kvmnet.formats import networkmanager_edit as edit
-from kvmnet.model.handover import NmPort, NmUp
+from kvmnet.model.handover import NmLoad, NmPort, NmUp
 from kvmnet.model.networkmanager import NmFacts, NmProfile, NmView
 from kvmnet.model.values import Mac, parse_mac
 
@@ -127,14 +127,16 @@ def _uuids() -> dict[str, str]:
     return {x[0]: x[1] for x in rows if len(x) == 2}
 
 
-def load(paths: tuple[str, ...]) -> None:
+def load(call: NmLoad) -> None:
     """Have it read these files anew; those that are gone it forgets.
 
     Where NetworkManager does not run there is nothing to tell: it reads its files when it starts.
     """
     take_back()
-    if paths and is_running():
-        run(["nmcli", "connection", "load", *paths], timeout=20.0)
+    for state in call.volatile:
+        files.put(Path(state.path), state.text or "", mode=state.mode, owner=(state.uid, state.gid))
+    if call.paths and is_running():
+        run(["nmcli", "connection", "load", *call.paths], timeout=20.0)
 
 
 def up(call: NmUp) -> None:
@@ -143,7 +145,7 @@ def up(call: NmUp) -> None:
     Where it is already, nothing is done. While NetworkManager takes the link's addresses off and
     puts them on again, with DHCP for seconds, they are lent to the loopback.
     """
-    if not is_running() or _is_up(call.uuid, call.link, call.ports):
+    if not is_running() or (_is_up(call.uuid, call.link, call.ports) and _has_role(call)):
         return
     where = [] if call.ports else ["ifname", call.link]
     with addresses_lent(call.keeps_from or call.link, call.link) as keep:
@@ -171,7 +173,18 @@ def _is_active(uuid: str) -> bool:
 
 def _is_up(uuid: str, link: str, ports: tuple[NmPort, ...]) -> bool:
     active = {(u, d) for u, d, state in _active() if state == "activated"}
-    return {(uuid, link), *((x.uuid, x.nic) for x in ports)} <= active
+    wanted = {(uuid, link), *((x.uuid, x.nic) for x in ports)}
+    return wanted <= active and all(_is_port(x.uuid) for x in ports)
+
+
+def _is_port(uuid: str) -> bool:
+    """Whether its link is a port by it: it may be in force as it was before it was changed."""
+    words = ["-g", "GENERAL.MASTER-PATH", "connection", "show", "uuid", uuid]
+    return run(["nmcli", *words], accept=_NMCLI_FAILED).stdout.strip() not in ("", "--", "/")
+
+
+def _has_role(call: NmUp) -> bool:
+    return call.role is None or _is_port(call.uuid) == (call.role == "port")
 
 
 def _await_port(call: NmUp, port: NmPort, keep: Callable[[], None]) -> None:
@@ -181,10 +194,11 @@ def _await_port(call: NmUp, port: NmPort, keep: Callable[[], None]) -> None:
         keep()
         return _is_up(call.uuid, call.link, (port,))
 
-    if _await(is_up, _PORTS_BY_THEMSELVES_S):
+    in_force = _is_up(port.uuid, port.nic, ())  # NetworkManager will not start that anew
+    if _await(is_up, 0.1 if in_force else _PORTS_BY_THEMSELVES_S):
         return
-    command = ["nmcli", "--wait", str(_UP_S), "connection", "up", "uuid", port.uuid]
-    run([*command, "ifname", port.nic], timeout=_UP_S + 10.0, accept=_NMCLI_FAILED)
+    with contextlib.suppress(CommandFailed):
+        _nmcli_meanwhile(("up", "uuid", port.uuid, "ifname", port.nic), keep)
     if not _await(is_up, _PORTS_WITHIN_S):
         raise Failed(
             f"NetworkManager does not make {port.nic} a port of {call.link}",

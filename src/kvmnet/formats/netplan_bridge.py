@@ -13,7 +13,7 @@ from typing import Any
 from msgspec import Struct
 
 from kvmnet.errors import InvalidInput, NotFound, Refused
-from kvmnet.formats import netplan, netplan_keys, netplan_told
+from kvmnet.formats import netplan, netplan_keys, netplan_networkmanager, netplan_told
 from kvmnet.formats.netplan_edit import NetplanText, Piece, rendered
 from kvmnet.model.handover import FileState, HandedOver
 from kvmnet.model.host import Link
@@ -22,6 +22,7 @@ from kvmnet.model.networkd import NetworkdLink
 from kvmnet.model.takeover import BridgePort, Takeover
 
 FOLDER = "/etc/netplan"
+NM = "NetworkManager"
 
 
 class Device(Struct, frozen=True, kw_only=True):
@@ -122,12 +123,30 @@ def create(view: NetplanView, takeover: Takeover) -> HandedOver:
     ids = tuple(_port(work, takeover, x, home) for x in takeover.ports)
     at = ("network", "bridges", takeover.bridge)
     renderer = _own_renderer(work, heir)
+    told = heir.renderer if heir else _renderer(work)
+    _check_renderers(work, takeover, told)
     value = _bridge_body(takeover, ids, renderer)
+    if told == NM and (passed := netplan_networkmanager.passthrough(view, takeover)):
+        value["networkmanager"] = {"passthrough": passed}
     work.texts[home].set(at, value)
     for path, piece in pieces:
         work.texts[path].put((*at, _key(piece)), piece)
-    told = heir.renderer if heir else _renderer(work)
-    return netplan_told.create(work.view, takeover, work.changed(), ids, told)
+    if told == NM:
+        return netplan_networkmanager.create(work.view, takeover, work.changed(), ids)
+    return netplan_told.create(work.view, takeover, work.changed(), ids)
+
+
+def _check_renderers(work: Work, takeover: Takeover, renderer: str) -> None:
+    """A bridge and its ports have one renderer."""
+    for port in takeover.ports:
+        device = work.device(port.name)
+        own = device.renderer if device and not device.shared else _renderer(work)
+        if own != renderer:
+            raise Refused(
+                f"netplan has {own} manage {port.name}",
+                why=f"and {renderer} is to manage {takeover.bridge}",
+                hint=f"give {port.name} the renderer {renderer}",
+            )
 
 
 def _key(piece: Piece) -> str:
@@ -279,7 +298,10 @@ def set_ports(view: NetplanView, before: Takeover, after: Takeover) -> HandedOve
     work.texts[(holders or [path])[0]].set(
         ("network", "bridges", after.bridge, "interfaces"), [ids[x.name] for x in after.ports]
     )
-    return netplan_told.set_ports(work.view, (before, after), work.changed(), ids, bridge.renderer)
+    _check_renderers(work, after, bridge.renderer)
+    if bridge.renderer == NM:
+        return netplan_networkmanager.set_ports(work.view, (before, after), work.changed(), ids)
+    return netplan_told.set_ports(work.view, (before, after), work.changed(), ids)
 
 
 def _bridge(work: Work, name: str) -> Device:
@@ -300,6 +322,7 @@ def delete(view: NetplanView, takeover: Takeover) -> HandedOver:
         raise Refused(f"netplan does not define {takeover.heir_of}", hint="netplan get")
     at = ("network", "bridges", takeover.bridge)
     pieces = []
+    passed = {y for x in bridge.paths for y in _passed(work.body(x, bridge))}
     for path in bridge.paths:
         keys = [x for x in work.body(path, bridge) if x not in netplan_keys.BRIDGE_ONLY]
         netplan_keys.moving(dict.fromkeys(keys), takeover.bridge)
@@ -312,7 +335,15 @@ def delete(view: NetplanView, takeover: Takeover) -> HandedOver:
         for path, piece in pieces:
             work.texts[path].put(("network", heir.kind, heir.id, _key(piece)), piece)
     ids = {x.name: d.id for x in takeover.ports if (d := work.device(x.name))}
-    return netplan_told.delete(work.view, takeover, work.changed(), ids, bridge.renderer)
+    if bridge.renderer != NM:
+        return netplan_told.delete(work.view, takeover, work.changed(), ids)
+    return netplan_networkmanager.delete(work.view, takeover, work.changed(), ids, passed)
+
+
+def _passed(body: dict[str, Any]) -> tuple[str, ...]:
+    """What goes to NetworkManager as it is (netplan-yaml, networkmanager)."""
+    through = (body.get("networkmanager") or {}).get("passthrough") or {}
+    return tuple(str(x) for x in through)
 
 
 def _un_neutral(work: Work, heir: Device) -> None:

@@ -1,22 +1,14 @@
-"""What goes with netplan's files: its renderer's drop-ins, cloud-init, and what both are told."""
+"""What goes with netplan's files for networkd: its drop-ins, and what both are told."""
 
 from __future__ import annotations
 
-from pathlib import PurePosixPath
-
-from kvmnet.errors import Refused
-from kvmnet.formats import networkd_bridge, networkd_calls
+from kvmnet.formats import netplan_cloud, networkd_bridge, networkd_calls
 from kvmnet.model.handover import FileState, HandedOver, LinkUnit, NetplanGenerate
 from kvmnet.model.netplan import NetplanView
 from kvmnet.model.takeover import Takeover
 
 Changed = tuple[tuple[FileState, ...], tuple[FileState, ...]]
 _DROP_IN = "50-kvmnet.conf"
-_CLOUD = "/etc/cloud/cloud.cfg.d/99-kvmnet-disable-network-config.cfg"
-_CLOUD_TEXT = """\
-# kvmnet changed a file of netplan that cloud-init writes; so it must not write it again.
-network: {config: disabled}
-"""
 
 
 def unit(id: str) -> str:
@@ -25,13 +17,11 @@ def unit(id: str) -> str:
 
 
 def create(
-    view: NetplanView, takeover: Takeover, changed: Changed, ids: tuple[str, ...], renderer: str
+    view: NetplanView, takeover: Takeover, changed: Changed, ids: tuple[str, ...]
 ) -> HandedOver:
     """The hand-over of a new bridge whose YAML is written."""
-    files, before = changed
-    extra, notes = _cloud_init(view, files)
-    _check(renderer)
-    extra += _drop_ins(view, takeover)
+    (files, before), notes = netplan_cloud.kept_off(view, changed)
+    extra = _drop_ins(view, takeover)
     prefix = networkd_bridge.choose_prefix(view.networkd)
     names = tuple(x.name for x in takeover.ports)
     own = unit(takeover.bridge)
@@ -41,7 +31,6 @@ def create(
         LinkUnit(link=takeover.bridge, unit=own, leased=leased),
         *(LinkUnit(link=n, unit=unit(i)) for n, i in zip(names, ids, strict=True)),
     )
-    notes.append(networkd_bridge.NOTE_KEPT.format(bridge=takeover.bridge))
     return HandedOver(
         files=(*files, *extra),
         files_before=(*before, *_before(view, extra)),
@@ -52,22 +41,8 @@ def create(
             networkd_calls.take_back(view.networkd, prefix, names, own),
         ),
         calls_back_at_boot=(NetplanGenerate(),),
-        notes=tuple(notes),
+        notes=(*notes, networkd_bridge.NOTE_KEPT.format(bridge=takeover.bridge)),
     )
-
-
-def _check(renderer: str) -> None:
-    """Refuse NetworkManager below netplan.
-
-    Netplan gives a NIC one profile, under one name, as a port and as what it was; NetworkManager
-    has that profile in force and does not take the changed one up without letting the NIC go.
-    """
-    if renderer == "NetworkManager":
-        raise Refused(
-            "netplan has NetworkManager manage the NIC (renderer: NetworkManager)",
-            why="it would let the NIC go when netplan changes the NIC's profile",
-            hint="use --no-persist, or give the NIC a profile in NetworkManager instead of netplan",
-        )
 
 
 def _drop_ins(view: NetplanView, takeover: Takeover) -> list[FileState]:
@@ -88,26 +63,6 @@ def _drop_ins(view: NetplanView, takeover: Takeover) -> list[FileState]:
     return found
 
 
-def _cloud_init(
-    view: NetplanView, files: tuple[FileState, ...]
-) -> tuple[list[FileState], list[str]]:
-    """cloud-init writes its file at a boot with a new instance id, unless it is told not to
-    (https://cloudinit.readthedocs.io/en/latest/reference/network-config.html)."""
-    written = [x.path for x in files if _is_cloud_inits(x)]
-    if not written or view.cloud_init == "absent":
-        return [], []
-    if view.cloud_init == "keeps-off":
-        return [], [f"cloud-init once wrote {written[0]}, and is told not to any more"]
-    note = f"cloud-init writes {written[0]}: {_CLOUD} keeps it from undoing the change"
-    return [FileState(path=_CLOUD, text=_CLOUD_TEXT)], [note]
-
-
-def _is_cloud_inits(file: FileState) -> bool:
-    head = (file.text or "")[:400].lower()
-    name = PurePosixPath(file.path).name
-    return name == "50-cloud-init.yaml" or ("cloud-init" in head and head.startswith("#"))
-
-
 def _before(view: NetplanView, made: list[FileState]) -> tuple[FileState, ...]:
     known = {x.path: x for x in view.networkd.files}
     return tuple(known.get(x.path, FileState(path=x.path, text=None)) for x in made)
@@ -118,11 +73,9 @@ def set_ports(
     takeovers: tuple[Takeover, Takeover],
     changed: Changed,
     ids: dict[str, str],
-    renderer: str,
 ) -> HandedOver:
     """The hand-over of a bridge with other ports whose YAML is written."""
     files, before = changed
-    _check(renderer)
     old = tuple(x.name for x in takeovers[0].ports)
     new = tuple(x.name for x in takeovers[1].ports)
     gone = tuple(x for x in old if x not in new)
@@ -147,11 +100,9 @@ def delete(
     takeover: Takeover,
     changed: Changed,
     ids: dict[str, str],
-    renderer: str,
 ) -> HandedOver:
     """The hand-over of a bridge that goes, whose YAML is written."""
     files, before = changed
-    _check(renderer)
     base = f"/etc/systemd/network/10-netplan-{takeover.bridge}"
     ours = {f"{base}.network.d/{_DROP_IN}", f"{base}.netdev.d/{_DROP_IN}"}
     extra = [x for x in view.networkd.files if x.path in ours]

@@ -53,6 +53,13 @@ def bridge_text(
     return text
 
 
+def identity(text: str, takeover: Takeover, heir: NmFacts) -> dict[str, str]:
+    """What `with_identity` sets that the text does not say: `ipv4.route-metric` and its value."""
+    after = with_identity(text, takeover, heir)
+    found = {(f, k): edit.get(after, f, k) for f in _FAMILIES for k in sorted(_IDENTITY)}
+    return {f"{f}.{k}": new for (f, k), new in found.items() if new and new != edit.get(text, f, k)}
+
+
 def _with_note(before: str, after: str) -> str:
     """Note in the profile what was added to the NIC's own, so that it can be taken away again."""
     added = []

@@ -137,6 +137,8 @@ class NmLoad(Struct, frozen=True, kw_only=True, tag="nm-load"):
     """Have NetworkManager read these profiles anew; what is in force on links stays in force."""
 
     paths: tuple[str, ...]
+    volatile: tuple[FileState, ...] = ()
+    """Files below /run, written before: netplan writes them anew whenever it is asked to."""
 
     def __str__(self) -> str:
         return "nmcli connection load"
@@ -155,6 +157,9 @@ class NmUp(Struct, frozen=True, kw_only=True, tag="nm-up"):
     """A link whose addresses the host keeps until NetworkManager has put them on `link`."""
     instead_of: str | None = None
     """UUID of a profile that is taken out of force first."""
+    role: Literal["port", "no port"] | None = None
+    """What the link has to be by it: netplan changes a profile that is in force already, and it
+    has to be put in force as it is now. None: whatever the profile says."""
 
     def __str__(self) -> str:
         return f"nmcli connection up {self.uuid} on {self.link}"

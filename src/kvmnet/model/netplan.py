@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from kvmnet.model.handover import FileState
 from kvmnet.model.networkd import NetworkdView
+from kvmnet.model.networkmanager import NmView
 
 CloudInit = Literal["absent", "writes", "keeps-off"]
 """absent: not installed; writes: it makes netplan's file anew; keeps-off: it was told not to."""
@@ -19,4 +20,6 @@ class NetplanView(Struct, frozen=True, kw_only=True):
     files: tuple[FileState, ...] = ()
     """Those that count, in the order in which netplan reads them (netplan-generate(8))."""
     networkd: NetworkdView = NetworkdView()
+    nm: NmView = NmView()
+    """Empty where no file names NetworkManager as renderer."""
     cloud_init: CloudInit = "absent"

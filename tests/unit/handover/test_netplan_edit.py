@@ -72,13 +72,20 @@ def test_a_nic_that_netplan_does_not_define_is_refused() -> None:
 
 
 @pytest.mark.parametrize("where", ["network", "device"])
-def test_networkmanager_below_netplan_is_refused(where: str) -> None:
+def test_the_bridge_is_told_to_the_renderer_of_its_nic(where: str) -> None:
     text = f"{ETH}      dhcp4: true\n"
     said = "renderer: NetworkManager\n"
     text += f"  {said}" if where == "network" else f"      {said}"
-    with pytest.raises(Refused, match="NetworkManager") as caught:
-        bridge.create(_view(text), TAKEOVER)
-    assert "--no-persist" in caught.value.hint
+    made = bridge.create(_view(text), TAKEOVER)
+    assert [str(x).split()[0] for x in made.calls] == ["netplan", "nmcli", "nmcli"]
+    assert (made.files[0].text or "").count(said) == (1 if where == "network" else 2)
+
+
+def test_ports_of_two_renderers_are_refused() -> None:
+    text = f"{ETH}      dhcp4: true\n    eth1:\n      renderer: NetworkManager\n"
+    two = replace(TAKEOVER, ports=(*TAKEOVER.ports, BridgePort(name="eth1")))
+    with pytest.raises(Refused, match="netplan has NetworkManager manage eth1"):
+        bridge.create(_view(text), two)
 
 
 def test_a_bridge_of_that_name_is_refused() -> None:
