@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+import msgspec
 import pytest
 
 from machines import scenarios
@@ -74,16 +75,53 @@ def test_a_bond_and_a_vlan_become_ports_and_frames_can_be_filtered(machines: Mac
         scenarios.assert_unharmed(seen, MOST_LOST)
         scenarios.assert_bridged(m, before)
         assert m.links()["br0"]["linkinfo"]["info_data"]["vlan_filtering"] == 1
-        parent = m.kvmnet("bridge", "create", "br7", "--port", "enp0s4", "--yes", check=False)
-        assert parent.status == 3 and "enp0s4.10" in parent.stderr, parent
+        below = m.kvmnet("bridge", "create", "br7", "--port", "enp0s4", "--yes")
+        assert "stays with enp0s4.10" in below.stdout + below.stderr, below
+        assert m.addresses("enp0s4.10") == {"10.78.0.20/24"}
         m.kvmnet("bridge", "create", "br10", "--port", "enp0s4.10", "--yes")
         assert m.addresses("br10") == {"10.78.0.20/24"}
+        routes = frozenset(x.replace("dev enp0s4.10", "dev br10") for x in before.routes)
+        before = msgspec.structs.replace(before, routes=routes)
         m.reboot()
         scenarios.assert_bridged(m, before)
         links = m.links()
+        assert links["enp0s4"]["master"] == "br7"
         assert links["enp0s4.10"]["master"] == "br10"
         assert m.addresses("br10") == {"10.78.0.20/24"}
         assert links["br0"]["linkinfo"]["info_data"]["vlan_filtering"] == 1
+
+
+VLAN_SETUP = """
+set -e
+ip netns add far
+ip link add nic0 type veth peer name far0 netns far
+ip link add nic0.7 link nic0 type vlan id 7
+ip address add 10.7.0.1/24 dev nic0.7
+ip link set nic0 up; ip link set nic0.7 up
+ip -n far link set far0 up
+ip -n far link add far0.7 link far0 type vlan id 7
+ip -n far address add 10.7.0.2/24 dev far0.7
+ip -n far link set far0.7 up
+"""
+
+
+@pytest.mark.parametrize("options", [(), ("--vlan-filtering",)], ids=["plain", "filtering"])
+def test_a_vlan_keeps_its_frames_when_the_nic_below_it_becomes_a_port(
+    machines: Machines, options: tuple[str, ...]
+) -> None:
+    with machines.vm("networkd", "static") as m:
+        m.script(VLAN_SETUP)
+        m.run(["ip", "link", "add", "tap7", "link", "nic0", "type", "macvtap"])
+        words = ("bridge", "create", "br7", "--port", "nic0", "--yes", *options)
+        refused = m.kvmnet(*words, check=False)
+        assert refused.status == 3 and "tap7" in refused.stderr, refused
+        assert "br7" not in m.links()
+        m.run(["ip", "link", "delete", "tap7"])
+        m.kvmnet(*words)
+        assert m.links()["nic0"]["master"] == "br7"
+        m.script("ip neigh flush dev nic0.7; ip -n far neigh flush dev far0.7")
+        m.run(["ip", "netns", "exec", "far", "ping", "-c", "2", "-W", "5", "10.7.0.1"])
+        m.run(["ping", "-c", "2", "-W", "5", "10.7.0.2"])
 
 
 def test_a_wireless_nic_is_refused_unless_it_speaks_with_four_addresses(
@@ -95,7 +133,9 @@ def test_a_wireless_nic_is_refused_unless_it_speaks_with_four_addresses(
         before = scenarios.look(m)
         refused = m.kvmnet("bridge", "create", "br7", "--port", "wlan0", "--yes", check=False)
         assert refused.status == 3, refused
-        assert "--lan-range" in refused.stderr and "wlan0" in refused.stderr
+        assert "wlan0 is a wireless NIC in station mode" in refused.stderr
+        for way in ("kvmnet up", "--lan-range", "type=user", "iw dev wlan0 set 4addr on"):
+            assert way in refused.stderr
         scenarios.assert_back(m, before)
         m.run(["iw", "dev", "wlan0", "set", "4addr", "on"])
         allowed = m.kvmnet("bridge", "create", "br7", "--port", "wlan0", "--yes", check=False)
