@@ -183,6 +183,27 @@ def test_a_setting_that_somebody_has_unset_is_set_again_by_start(
     peer_sees(locked, address)
 
 
+def test_what_somebody_unsets_while_it_runs_is_found_and_mended_by_start(
+    locked: Lab, guest: LabGuest
+) -> None:
+    host(locked, f"echo 0 > {PROXY_ARP}")
+    (found,) = json.loads(kvmnet(locked, "status", "--json").stdout)["findings"]
+    assert found["name"] == "lan-not-answered"
+    (fix,) = found["fix"]
+    kvmnet(locked, *fix.split()[1:])
+    assert json.loads(kvmnet(locked, "status", "--json").stdout)["findings"] == []
+    peer_sees(locked, guest.wait_address(5))
+    assert "already" in kvmnet(locked, *fix.split()[1:]).stderr
+
+
+def test_its_uplink_is_no_port_for_a_bridge(locked: Lab, guest: LabGuest) -> None:
+    before = traces(locked)
+    said = kvmnet(locked, "bridge", "create", "br0", "--port", t.HOST_NIC, "--yes", status=3).stderr
+    assert "answers for them on eth1 only" in said
+    assert "kvmnet network delete lan" in said
+    assert traces(locked) == before
+
+
 def test_a_boot_brings_it_back_without_kvmnet(locked: Lab, guest: LabGuest) -> None:
     """What a boot takes away is taken away, and what a boot does is done."""
     bridge = host(locked, "virsh net-info lan | awk '/^Bridge/ {print $2}'").strip()
@@ -241,6 +262,10 @@ WRONG = [
     ["--mode", "route", "--uplink", "eth1", "--lan-range", "10.0.0.0-10.255.255.255"],
     ["--mode", "route", "--uplink", "eth1", "--lan-range", "2001:db8::10-2001:db8::20"],
     ["--mode", "route", "--uplink", "eth1", "--lan-range", "192.168.77.200-2001:db8::20"],
+    ["--mode", "route", "--uplink", "eth1", "--lan-range", "192.168.77.200-192.168.77.230",
+     "--lan-range", "2001:db8:77::c0-2001:db8:77::cf"],
+    ["--mode", "route", "--uplink", "eth1", "--lan-range", "192.168.77.200-192.168.77.207",
+     "--lan-range", "192.168.77.208-192.168.77.223"],
     ["--mode", "route", "--uplink", "eth1", "--subnet", "10.9.0.0/24", "--lan-range",
      "192.168.77.200-192.168.77.207"],
     ["--mode", "bridge", "--bridge", "br0", "--lan-range", "192.168.77.200-192.168.77.207"],

@@ -101,6 +101,14 @@ def ensure(path: Path, text: str, *, mode: int = 0o644) -> None:
     write_atomic(path, text, mode=mode)
 
 
+def ensure_folder(path: Path) -> None:
+    """Make the folder, and those above it, where there is none. Raises `Failed`."""
+    try:
+        path.mkdir(mode=0o755, parents=True, exist_ok=True)
+    except OSError as error:
+        raise Failed(f"{path} could not be made", why=error.strerror or "") from None
+
+
 def symlink(path: Path, target: str) -> None:
     """Make a symbolic link, for good; it is no error if it is there. Raises `Failed`."""
     try:

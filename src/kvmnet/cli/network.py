@@ -73,8 +73,9 @@ def _add_create(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--lan-range",
         metavar="A-B",
+        action="append",
         help="with --mode route and --uplink: guests get these addresses of the uplink's LAN, and "
-        "the host answers ARP for them",
+        "the host answers ARP for them; a second time for IPv6",
     )
     parser.add_argument(
         "--dhcp-ping", action="store_true",
@@ -88,6 +89,7 @@ def _create(args: argparse.Namespace) -> int:
     from kvmnet.flow import networks
     from kvmnet.model.desired import NetworkRequest
 
+    lan_range, lan_range6 = _lan_ranges(args.lan_range or [])
     request = NetworkRequest(
         name=parse_object_name(args.name, "network"),
         mode=args.mode,
@@ -98,7 +100,8 @@ def _create(args: argparse.Namespace) -> int:
         domain=None if args.domain is None else parse_domain_name(args.domain),
         mtu=None if args.mtu is None else arguments.integer(args.mtu, "--mtu"),
         uplink=None if args.uplink is None else parse_nic_name(args.uplink),
-        lan_range=None if args.lan_range is None else _range(args.lan_range, "--lan-range"),
+        lan_range=lan_range,
+        lan_range6=lan_range6,
         autostart=not args.no_autostart,
         dhcp_ping=args.dhcp_ping,
     )
@@ -135,6 +138,24 @@ def _range(text: str, option: str) -> DhcpRange:
             f"{option} takes two addresses", hint="an example: 192.168.122.100-192.168.122.200"
         )
     return DhcpRange(start=parse_ip(start), end=parse_ip(end))
+
+
+def _lan_ranges(texts: list[str]) -> tuple[DhcpRange | None, DhcpRange | None]:
+    """The range of IPv4 and that of IPv6."""
+    ranges = [_range(text, "--lan-range") for text in texts]
+    fours = [x for x in ranges if ":" not in x.start]
+    sixes = [x for x in ranges if ":" in x.start]
+    if len(fours) > 1 or len(sixes) > 1:
+        raise InvalidInput(
+            "--lan-range is given twice for one family",
+            hint="one range of IPv4 and one of IPv6; more of them: more networks",
+        )
+    if sixes and not fours:
+        raise InvalidInput(
+            "--lan-range of IPv6 needs one of IPv4 too",
+            hint="IPv6 alone: a routed prefix (--mode route --ipv6 CIDR), or a bridge",
+        )
+    return fours[0] if fours else None, sixes[0] if sixes else None
 
 
 def _start(args: argparse.Namespace) -> int:

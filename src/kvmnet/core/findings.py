@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from kvmnet.core import address_checks, plug_checks
+from kvmnet.core import address_checks, lan_checks, plug_checks
 from kvmnet.core.finding import Finding
 from kvmnet.model.state import State
 
@@ -25,6 +25,7 @@ CHECKS: tuple[Callable[[State], Iterator[Finding]], ...] = (
     address_checks.accept_ra,
     plug_checks.live_differs,
     plug_checks.stale_bridge,
+    lan_checks.lan_not_answered,
 )
 
 

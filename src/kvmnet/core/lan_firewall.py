@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from typing import Literal
 
 from kvmnet.core.firewall import Packet
 from kvmnet.core.libvirt_firewall import chains_libvirt_will_fill
@@ -11,7 +12,7 @@ from kvmnet.model.host import FirewallChain, FirewallRule
 from kvmnet.model.opening import Opening
 from kvmnet.model.plan import CloseOpening, MakeOpening, PlannedStep
 from kvmnet.model.state import State
-from kvmnet.model.virt import NetworkConfig
+from kvmnet.model.virt import NetworkConfig, NetworkIp
 
 
 def _mark(network: str) -> str:
@@ -42,25 +43,49 @@ def opening_notes(state: State, steps: tuple[PlannedStep, ...]) -> tuple[str, ..
 
 
 def _packets(config: NetworkConfig) -> tuple[Packet, ...]:
-    bridge, uplink = config.bridge, config.uplinks[0]
-    first = config.ips[0]
-    block = ipaddress.ip_interface(f"{first.address}/{first.prefix_len}").network
-    guest, outside = str(block.network_address + 2), "192.0.2.1"
+    bridge = config.bridge
     return (
         Packet(hook="prerouting", what="a guest's DHCP request", iif=bridge, dport=67),
         Packet(hook="input", what="a guest's DHCP request", iif=bridge, dport=67),
         Packet(hook="output", what="the DHCP answer", oif=bridge, dport=68),
-        Packet(hook="input", what="a guest's DNS query", iif=bridge, dport=53, source=guest),
-        Packet(hook="forward", what="a guest's connection to the LAN", iif=bridge, oif=uplink,
-               protocol="tcp", dport=443, source=guest, destination=outside),
-        Packet(hook="forward", what="the answer from the LAN", iif=uplink, oif=bridge,
-               protocol="tcp", dport=50000, source=outside, destination=guest,
-               ct_state="established"),
-        Packet(hook="forward", what="a connection from the LAN to a guest", iif=uplink,
-               oif=bridge, protocol="tcp", dport=443, source=outside, destination=guest),
-        Packet(hook="forward", what="the guest's answer", iif=bridge, oif=uplink, protocol="tcp",
-               dport=50000, source=guest, destination=outside, ct_state="established"),
+        Packet(hook="input", what="a guest's DNS query", iif=bridge, dport=53,
+               source=_guest(config.ips[0])),
+        *_forwarded(config, config.ips[0], "192.0.2.1"),
+        *(x for ip in config.ips if ip.family == 6 for x in _packets6(config, ip)),
     )  # fmt: skip
+
+
+def _packets6(config: NetworkConfig, ip: NetworkIp) -> tuple[Packet, ...]:
+    bridge = config.bridge
+    return (
+        Packet(hook="input", what="a guest's DHCPv6 request", family="ip6", iif=bridge, dport=547),
+        Packet(hook="output", what="the DHCPv6 answer", family="ip6", oif=bridge, dport=546),
+        *_forwarded(config, ip, "2001:db8::1"),
+    )
+
+
+def _forwarded(config: NetworkConfig, ip: NetworkIp, outside: str) -> tuple[Packet, ...]:
+    bridge, uplink = config.bridge, config.uplinks[0]
+    guest = _guest(ip)
+    family: Literal["ip", "ip6"] = "ip6" if ip.family == 6 else "ip"
+    return (
+        Packet(hook="forward", what="a guest's connection to the LAN", family=family, iif=bridge,
+               oif=uplink, protocol="tcp", dport=443, source=guest, destination=outside),
+        Packet(hook="forward", what="the answer from the LAN", family=family, iif=uplink,
+               oif=bridge, protocol="tcp", dport=50000, source=outside, destination=guest,
+               ct_state="established"),
+        Packet(hook="forward", what="a connection from the LAN to a guest", family=family,
+               iif=uplink, oif=bridge, protocol="tcp", dport=443, source=outside,
+               destination=guest),
+        Packet(hook="forward", what="the guest's answer", family=family, iif=bridge, oif=uplink,
+               protocol="tcp", dport=50000, source=guest, destination=outside,
+               ct_state="established"),
+    )  # fmt: skip
+
+
+def _guest(ip: NetworkIp) -> str:
+    block = ipaddress.ip_interface(f"{ip.address}/{ip.prefix_len}").network
+    return str(block.network_address + 2)
 
 
 def closing_steps(state: State, name: str) -> tuple[PlannedStep, ...]:

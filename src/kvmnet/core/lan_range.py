@@ -51,8 +51,11 @@ class LanFacts(Struct, frozen=True, kw_only=True):
     """What a range's plan needs beside the State."""
 
     in_use: tuple[InUse, ...] = ()
+    in_use6: tuple[InUse, ...] = ()
     proxy_delay: str = PROXY_DELAY
     """`net.ipv4.neigh.NIC.proxy_delay` of the uplink."""
+    proxy_delay6: str = PROXY_DELAY
+    """The same of IPv6."""
 
 
 def check_options(request: NetworkRequest) -> None:
@@ -85,12 +88,7 @@ def addresses_of(wanted: DhcpRange) -> tuple[ipaddress.IPv4Address, ipaddress.IP
     """First and last address of a range. Raises `InvalidInput` for IPv6, for none, for too many."""
     start, end = ipaddress.ip_address(wanted.start), ipaddress.ip_address(wanted.end)
     if start.version == 6 or end.version == 6:
-        raise InvalidInput(
-            "--lan-range takes IPv4 addresses",
-            why="the kernel answers for IPv6 addresses only one by one, and forgets them when the "
-            "NIC goes down",
-            hint="IPv6 for guests: a bridge, or a routed prefix (--mode route --ipv6 CIDR)",
-        )
+        raise InvalidInput(f"{start}-{end} is a range of two families")
     assert isinstance(start, ipaddress.IPv4Address)
     assert isinstance(end, ipaddress.IPv4Address)
     if start > end:
@@ -209,7 +207,7 @@ def check_range(state: State, nic: str, wanted: DhcpRange, facts: LanFacts) -> N
             f"if it is gone for good: {command('ip', 'neigh', 'flush', 'dev', nic)}",
         )
     for block in blocks_of(wanted):
-        _check_free(state, nic, block)
+        check_free(state, nic, block)
 
 
 def _check_inside(
@@ -263,10 +261,11 @@ def _check_alone(state: State, nic: str) -> None:
             )
 
 
-def _check_free(state: State, nic: str, block: Block) -> None:
+def check_free(state: State, nic: str, block: Block | ipaddress.IPv6Network) -> None:
+    """Raise `Refused` where something else than the uplink's LAN overlaps the block."""
     for item in occupied(state):
         taken = ipaddress.ip_network(item.subnet)
-        if taken.version != 4 or not taken.overlaps(block):
+        if taken.version != block.version or not taken.overlaps(block):
             continue
         if item.link == nic and taken.prefixlen < block.prefixlen:
             continue  # the LAN itself
@@ -320,27 +319,29 @@ def range_notes(state: State, nic: str, wanted: DhcpRange) -> tuple[str, ...]:
 
 
 def is_lan_range(state: State, config: NetworkConfig | None, nic: str | None = None) -> bool:
-    """Whether a network's subnets are parts of its uplink's own subnet (of that NIC)."""
+    """Whether a network's IPv4 subnets are parts of its uplink's own subnet (of that NIC)."""
     if config is None or config.mode != "route" or len(config.uplinks) != 1 or not config.ips:
         return False
     uplink = config.uplinks[0]
     if nic is not None and uplink != nic:
         return False
     lans = [_prefix(x) for x in _own(state, uplink)]
-    return all(
-        ip.family == 4
-        and any(
+    fours = [ip for ip in config.ips if ip.family == 4]
+    return bool(fours) and all(
+        any(
             lan.prefixlen < ip.prefix_len and ipaddress.ip_address(ip.address) in lan
             for lan in lans
         )
-        for ip in config.ips
+        for ip in fours
     )
 
 
-def with_range(config: NetworkConfig, wanted: DhcpRange) -> NetworkConfig:
-    """A routed network's definition with the range's blocks as its subnets."""
+def with_range(
+    config: NetworkConfig, wanted: DhcpRange, more: tuple[NetworkIp, ...] = ()
+) -> NetworkConfig:
+    """A routed network's definition with the range's blocks as its subnets; `more` are of IPv6."""
     return msgspec.structs.replace(
         config,
-        ips=range_ips(wanted),
+        ips=(*range_ips(wanted), *more),
         dnsmasq_options=(*config.dnsmasq_options, *range_options(wanted)),
     )

@@ -7,9 +7,10 @@ from collections.abc import Iterable
 from msgspec import Struct
 
 from kvmnet.core.lan_range import PROXY_DELAY, LanFacts, is_lan_range
+from kvmnet.core.lan_range6 import answered
 from kvmnet.model.plan import PlannedStep, RemoveFile, SetSysctl, Step, WriteFile
 from kvmnet.model.state import State
-from kvmnet.model.virt import Network
+from kvmnet.model.virt import Network, NetworkConfig
 
 
 def settings_file(network: str) -> str:
@@ -30,24 +31,26 @@ class Setting(Struct, frozen=True, kw_only=True):
 
 
 def answer_steps(
-    state: State, name: str, nic: str, facts: LanFacts, old_file: str | None
+    state: State, name: str, config: NetworkConfig, facts: LanFacts, old_file: str | None
 ) -> tuple[PlannedStep, ...]:
-    """The steps that make the host answer ARP on the uplink for what it routes elsewhere."""
-    shared = any(
-        is_lan_range(state, x.config, nic) for x in state.networks if x.name != name
-    )  # fmt: skip
-    arp = f"net/ipv4/conf/{nic}/proxy_arp"
-    was = state.sysctl(arp.replace("/", ".")) or "0"
-    settings = (
-        Setting(path=arp, value="1", before="0" if shared else was),
-        # Nobody else answers for these addresses, so nobody has to be waited for.
-        Setting(path=f"net/ipv4/neigh/{nic}/proxy_delay", value="0",
-                before=PROXY_DELAY if shared else facts.proxy_delay),
-    )  # fmt: skip
-    mine = tuple(x for x in settings if x.before != x.value)
+    """The steps that make the host answer on the uplink for what it routes elsewhere."""
+    nic = config.uplinks[0]
+    wanted = [
+        _proxying(state, name, f"net/ipv4/conf/{nic}/proxy_arp", "1", "0"),
+        _proxying(state, name, f"net/ipv4/neigh/{nic}/proxy_delay", "0", facts.proxy_delay),
+    ]
+    if answered(config):
+        wanted += [
+            _proxying(state, name, f"net/ipv6/conf/{nic}/proxy_ndp", "1", "0"),
+            _proxying(state, name, f"net/ipv6/neigh/{nic}/proxy_delay", "0", facts.proxy_delay6),
+        ]  # fmt: skip
+    mine = tuple(x for x in wanted if x.before != x.value)
     steps = [
         # Another network that needs the setting keeps it.
-        PlannedStep(step=x.step(x.value), undo=None if shared else x.step(x.before))
+        PlannedStep(
+            step=x.step(x.value),
+            undo=None if _needed_elsewhere(state, name, x.path) else x.step(x.before),
+        )
         for x in mine
     ]
     if mine:
@@ -60,13 +63,24 @@ def answer_steps(
     return tuple(steps)
 
 
+def _proxying(state: State, name: str, path: str, value: str, unread: str) -> Setting:
+    """A setting and what it was before; `unread` is that where the State does not hold it.
+
+    The delays are 0 because nobody else answers for these addresses: nobody is to be waited for.
+    """
+    before = state.sysctl(path.replace("/", ".")) or unread
+    if _needed_elsewhere(state, name, path):  # the other network has changed it
+        before = PROXY_DELAY if path.endswith("proxy_delay") else "0"
+    return Setting(path=path, value=value, before=before)
+
+
 _BEFORE = "# before: "
 
 
 def render_settings(name: str, nic: str, settings: Iterable[Setting]) -> str:
     """The text of `settings_file`."""
     lines = [
-        f"# Written by kvmnet for network {name}: this host answers ARP on {nic} for its guests.",
+        f"# Written by kvmnet for network {name}: this host answers on {nic} for its guests.",
         "# Applied when the NIC appears, by udev. `kvmnet network delete` removes it.",
     ]
     for setting in settings:
@@ -83,7 +97,12 @@ def parse_settings(text: str) -> tuple[Setting, ...]:
     found: list[Setting] = []
     for line in text.splitlines():
         path, equals, value = line.removeprefix(_BEFORE).partition(" = ")
-        if not equals or not path.startswith("net/ipv4/") or ".." in path:
+        if (
+            not equals
+            or path.count("/") != 4
+            or not path.startswith(("net/ipv4/", "net/ipv6/"))
+            or ".." in path
+        ):
             continue
         if line.startswith(_BEFORE):
             before[path] = value.strip()
@@ -100,21 +119,47 @@ def withdraw_steps(state: State, network: Network, text: str | None) -> tuple[Pl
     steps = [
         PlannedStep(step=x.step(x.before), undo=x.step(x.value))
         for x in parse_settings(text)
-        if not _needed_elsewhere(state, network, x)
+        if not _needed_elsewhere(state, network.name, x.path)
     ]
     remove = PlannedStep(step=RemoveFile(path=path), undo=WriteFile(path=path, text=text))
     return (*steps, remove)
 
 
-def _needed_elsewhere(state: State, network: Network, setting: Setting) -> bool:
-    nic = setting.path.split("/")[3]
-    return any(is_lan_range(state, x.config, nic) for x in state.networks if x.name != network.name)
+def _needed_elsewhere(state: State, name: str, path: str) -> bool:
+    _net, family, _kind, nic, _key = path.split("/")
+    return any(
+        x.name != name
+        and is_lan_range(state, x.config, nic)
+        and (family == "ipv4" or answered(x.config) != ())
+        for x in state.networks
+    )
 
 
-def again_steps(state: State, text: str | None) -> tuple[PlannedStep, ...]:
+def again_steps(state: State, network: Network, text: str | None) -> tuple[PlannedStep, ...]:
     """The steps that set again what somebody has unset since, when the network is started."""
+    if text is None and is_lan_range(state, network.config) and network.config is not None:
+        if not unset(state, network.config):
+            return ()
+        return answer_steps(state, network.name, network.config, LanFacts(), None)
     settings = parse_settings(text or "")
     known = [(state.sysctl(x.path.replace("/", ".")), x.value) for x in settings]
     if all(value in (None, wanted) for value, wanted in known):
         return ()
     return tuple(PlannedStep(step=x.step(x.value), undo=None) for x in settings)
+
+
+def unset(state: State, config: NetworkConfig) -> tuple[str, ...]:
+    """The settings by which the kernel would answer for the guests, and that are known to be off.
+
+    It answers where the NIC's own setting is on, or that of all NICs (ip-sysctl.rst).
+    """
+    wanted = [
+        "net.ipv4.conf.{}.proxy_arp",
+        *(["net.ipv6.conf.{}.proxy_ndp"] * bool(answered(config))),
+    ]
+    nic = config.uplinks[0]
+    return tuple(
+        name.format(nic)
+        for name in wanted
+        if state.sysctl(name.format(nic)) == "0" and state.sysctl(name.format("all")) != "1"
+    )

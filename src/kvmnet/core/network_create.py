@@ -8,6 +8,7 @@ from uuid import UUID
 
 import msgspec
 
+from kvmnet.core import lan_range6
 from kvmnet.core.accept_ra import accept_ra_steps
 from kvmnet.core.lan_firewall import opening_notes, opening_steps
 from kvmnet.core.lan_range import (
@@ -83,21 +84,32 @@ def _plan_lan_range(
 ) -> Plan:
     """The plan of a routed network that lives in a part of its uplink's LAN."""
     check_options(request)
+    if request.lan_range6 is not None:
+        lan_range6.check_with(wanted)
     _check_mtu(request)
     uplink = check_uplink(state, request).name
     check_range(state, uplink, wanted, saved.lan)
     base = msgspec.structs.replace(_base_config(state, request, random_bytes), uplinks=(uplink,))
-    config = with_range(base, wanted)
+    notes = range_notes(state, uplink, wanted)
+    more: tuple[NetworkIp, ...] = ()
+    if request.lan_range6 is not None:
+        lan_range6.check_range(state, uplink, request.lan_range6, saved.lan.in_use6)
+        more = (lan_range6.range_ip(request.lan_range6),)
+        notes += lan_range6.range_notes(request.lan_range6)
+    config = with_range(base, wanted, more)
     openings = opening_steps(state, request.name, config)
     steps = (
-        *answer_steps(state, request.name, uplink, saved.lan, saved.lan_file),
+        *(accept_ra_steps(state, saved.accept_ra_file) if more else ()),
+        *answer_steps(state, request.name, config, saved.lan, saved.lan_file),
         *openings,
+        *lan_range6.hook_steps(request.name, config),
         *_made(request, config, random_bytes),
+        *lan_range6.answer_steps(config),
     )
     return Plan(
         title=f"create network {request.name}",
         steps=steps,
-        notes=(*range_notes(state, uplink, wanted), *opening_notes(state, openings)),
+        notes=(*notes, *opening_notes(state, openings)),
     )
 
 
@@ -284,7 +296,7 @@ def _check_range(wanted: DhcpRange, subnet: Cidr) -> None:
 
 
 def _check_mtu(request: NetworkRequest) -> None:
-    least = 576 if request.ipv6 == "off" else 1280
+    least = 576 if request.ipv6 == "off" and request.lan_range6 is None else 1280
     if request.mtu is not None and not least <= request.mtu <= 65535:
         raise InvalidInput(
             f"an MTU of {request.mtu} can not be used",

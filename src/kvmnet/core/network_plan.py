@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
+from kvmnet.core import lan_range6
 from kvmnet.core.accept_ra import accept_ra_steps
 from kvmnet.core.finding import command, some
 from kvmnet.core.lan_firewall import closing_steps
@@ -45,6 +46,8 @@ class Saved(Struct, frozen=True, kw_only=True):
     """The text of kvmnet's own sysctl file, if there is one."""
     lan_file: str | None = None
     """The text of the network's file in sysctl.d, if it has one (`lan_settings.settings_file`)."""
+    lan_hook: str | None = None
+    """The text of the network's hook, if it has one (`lan_range6.hook_file`)."""
     lan: LanFacts = LanFacts()
 
 
@@ -88,8 +91,14 @@ def plan_start(state: State, name: str, saved: Saved) -> Plan:
     network = find_network(state, name)
     title = f"start network {name}"
     config = network.saved
+    mended = again_steps(state, network, saved.lan_file)
+    answers = lan_range6.again_steps(state, network, saved.lan_hook)
     if network.active or config is None:
-        return Plan(title=title, notes=(f"network {name} is active already",))
+        # What the host does for the guests of an active network may be unset by others.
+        note = f"network {name} is active already"
+        if mended or answers:
+            note += "; this host answers for its guests again"
+        return Plan(title=title, steps=(*mended, *answers), notes=(note,))
     taken = occupied(state, except_network=name)
     for ip in config.ips:
         subnet = Cidr(str(ipaddress.ip_interface(f"{ip.address}/{ip.prefix_len}").network))
@@ -105,10 +114,10 @@ def plan_start(state: State, name: str, saved: Saved) -> Plan:
             )  # fmt: skip
     _check_stale_bridge(state, name, config)
     extra = accept_ra_steps(state, saved.accept_ra_file) if forwards_ipv6(config) else ()
-    extra += again_steps(state, saved.lan_file)
+    extra += mended
     step = StartNetwork(name=name, plug=orphaned_taps(state, network))
     start = PlannedStep(step=step, undo=StopNetwork(name=name))
-    return Plan(title=title, steps=(*extra, start))
+    return Plan(title=title, steps=(*extra, start, *answers))
 
 
 def network_taps(state: State, network: Network) -> tuple[Link, ...]:
@@ -188,7 +197,8 @@ def plan_stop(state: State, name: str, *, even_in_use: bool) -> Plan:
         )
     if users and not even_in_use:
         raise _in_use(name, users, "stopped", command("kvmnet", "network", "stop", name, "--force"))
-    return Plan(title=title, steps=(_stop_step(state, network, users),), notes=_orphans(users))
+    steps = (_stop_step(state, network, users), *lan_range6.ignore_steps(state, network))
+    return Plan(title=title, steps=steps, notes=_orphans(users))
 
 
 def _stop_step(state: State, network: Network, users: tuple[Guest, ...]) -> PlannedStep:
@@ -240,7 +250,7 @@ def plan_delete(state: State, name: str, saved: Saved, *, even_in_use: bool) -> 
         )
     steps: list[PlannedStep] = []
     if network.active:
-        steps.append(_stop_step(state, network, running))
+        steps += (_stop_step(state, network, running), *lan_range6.ignore_steps(state, network))
     if network.persistent and saved.network_xml is not None:
         if network.autostart:
             steps.append(
@@ -255,6 +265,7 @@ def plan_delete(state: State, name: str, saved: Saved, *, even_in_use: bool) -> 
             )
         )
     steps += (*closing_steps(state, name), *withdraw_steps(state, network, saved.lan_file))
+    steps += lan_range6.unhook_steps(name, saved.lan_hook)
     notes = _orphans(running)
     left = [guest.name for guest in users if guest not in running]
     if left:

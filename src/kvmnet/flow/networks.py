@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
-from kvmnet.adapters import arp_sweep, files, libvirt_networks
-from kvmnet.core import lan_range, lan_settings, network_create, network_plan
+from kvmnet.adapters import arp_sweep, files, libvirt_networks, nd_sweep
+from kvmnet.core import lan_range, lan_range6, lan_settings, network_create, network_plan
 from kvmnet.core.accept_ra import ACCEPT_RA_FILE
 from kvmnet.core.lan_range import InUse, LanFacts
 from kvmnet.core.network_plan import Saved
@@ -61,16 +62,34 @@ def _with_lan(
     """The firewall too, and who on the LAN answers for addresses of the range: it is asked."""
     lan_range.check_options(request)
     lan_range.blocks_of(wanted)
+    if request.lan_range6 is not None:
+        lan_range6.check_with(wanted)
     uplink = lan_range.check_uplink(state, request).name
     lan_range.check_range(state, uplink, wanted, saved.lan)
     source = lan_range.source_address(state, uplink)
     answers = arp_sweep.sweep(uplink, wanted, source or Ip("0.0.0.0"), lan_range.ASK_AT_MOST_S)
-    delay = files.read_optional(Path(f"/proc/sys/net/ipv4/neigh/{uplink}/proxy_delay"))
     facts = LanFacts(
         in_use=tuple(InUse(ip=ip, mac=mac) for ip, mac in answers),
-        proxy_delay=delay or LanFacts().proxy_delay,
+        in_use6=_in_use6(state, uplink, request.lan_range6),
+        proxy_delay=_proxy_delay("ipv4", uplink),
+        proxy_delay6=_proxy_delay("ipv6", uplink),
     )
     return _with_firewall(state), msgspec.structs.replace(saved, lan=facts)
+
+
+def _in_use6(state: State, uplink: str, wanted: DhcpRange | None) -> tuple[InUse, ...]:
+    if wanted is None:
+        return ()
+    lan_range6.check_range(state, uplink, wanted, ())
+    source = next((x.ip for x in state.addresses if x.link == uplink and x.family == 6), Ip("::"))
+    asked = tuple(Ip(str(x)) for x in lan_range6.block_of(wanted))
+    answers = nd_sweep.sweep(uplink, asked, source, lan_range.ASK_AT_MOST_S)
+    return tuple(InUse(ip=ip, mac=mac) for ip, mac in answers)
+
+
+def _proxy_delay(family: Literal["ipv4", "ipv6"], uplink: str) -> str:
+    path = Path(f"/proc/sys/net/{family}/neigh/{uplink}/proxy_delay")
+    return files.read_optional(path) or lan_range.PROXY_DELAY
 
 
 def _with_firewall(state: State) -> State:
@@ -127,14 +146,15 @@ def read_saved(uri: str | None, name: str) -> Saved:
         network_xml=libvirt_networks.saved_xml(uri, name),
         transient_xml=libvirt_networks.transient_xml(uri, name),
         accept_ra_file=files.read_text(path) if path.exists() else None,
-        lan_file=_lan_file(name),
+        lan_file=_own_file(name, lan_settings.settings_file),
+        lan_hook=_own_file(name, lan_range6.hook_file),
     )
 
 
-def _lan_file(name: str) -> str | None:
+def _own_file(name: str, path_of: Callable[[str], str]) -> str | None:
     if "/" in name or not name:  # libvirt allows names that no file can have; they have none here
         return None
-    path = Path(lan_settings.settings_file(name))
+    path = Path(path_of(name))
     return files.read_text(path) if path.exists() else None
 
 

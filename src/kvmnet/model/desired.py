@@ -29,6 +29,8 @@ class NetworkRequest(Struct, frozen=True, kw_only=True):
     uplink: str | None = None
     lan_range: DhcpRange | None = None
     """Addresses of the uplink's LAN for guests, which the host answers ARP for; mode route."""
+    lan_range6: DhcpRange | None = None
+    """The same for IPv6, beside `lan_range`: the host answers neighbour solicitations for them."""
     autostart: bool = True
     dhcp_ping: bool = False
     """Keep dnsmasq's check of dynamic addresses by ping, which takes three seconds a lease."""

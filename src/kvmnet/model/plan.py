@@ -14,8 +14,10 @@ from msgspec import Struct
 from kvmnet.model.arrangement import Arrangement
 from kvmnet.model.check import Check
 from kvmnet.model.edit import NetworkEdit
+from kvmnet.model.guest_steps import GuestStep
 from kvmnet.model.handover import FileState, ManagerCall
 from kvmnet.model.opening import Opening
+from kvmnet.model.values import Ip
 from kvmnet.model.virt import NetworkConfig
 
 
@@ -121,6 +123,30 @@ class RemoveFile(Struct, frozen=True, kw_only=True, tag="remove-file"):
         return f"remove {self.path}"
 
 
+class AnswerNeighbours(Struct, frozen=True, kw_only=True, tag="answer-neighbours"):
+    """Answer neighbour solicitations on a NIC for others (ip-neighbour(8), proxy)."""
+
+    nic: str
+    addresses: tuple[Ip, ...]
+
+    def __str__(self) -> str:
+        return f"answer on {self.nic} for {_shown(self.addresses)}"
+
+
+class IgnoreNeighbours(Struct, frozen=True, kw_only=True, tag="ignore-neighbours"):
+    """Cease to answer on a NIC for these addresses."""
+
+    nic: str
+    addresses: tuple[Ip, ...]
+
+    def __str__(self) -> str:
+        return f"do not answer on {self.nic} for {_shown(self.addresses)} any more"
+
+
+def _shown(addresses: tuple[Ip, ...]) -> str:
+    return addresses[0] if len(addresses) == 1 else f"{addresses[0]} to {addresses[-1]}"
+
+
 class MakeOpening(Struct, frozen=True, kw_only=True, tag="make-opening"):
     opening: Opening
 
@@ -194,11 +220,14 @@ Step = (
     | SetSysctl
     | WriteFile
     | RemoveFile
+    | AnswerNeighbours
+    | IgnoreNeighbours
     | MakeOpening
     | CloseOpening
     | Arrange
     | HandOver
     | Prove
+    | GuestStep
 )
 
 
@@ -210,6 +239,9 @@ class PlannedStep(Struct, frozen=True, kw_only=True):
     """None: nothing to undo, or nothing that could (deleting is undone by defining again)."""
     disturbs: str = "nobody"
     """For people: nobody, `guests web and db: cut off until …`."""
+    group: str | None = None
+    """Steps of one group stand and fall together: where one fails, the group is put back and the
+    others go on. None: all of the plan falls with it."""
 
 
 class Plan(Struct, frozen=True, kw_only=True):

@@ -207,13 +207,35 @@ def test_a_setting_that_the_host_had_already_stays_the_hosts() -> None:
 
 def test_start_sets_again_what_was_unset() -> None:
     text = file_of(create())
-    unset = HOST
-    assert [x.step for x in again_steps(unset, text)] == [
+    set_again = [
         SetSysctl(name="net.ipv4.conf.wlan0.proxy_arp", value="1", path=ARP),
         SetSysctl(name="net.ipv4.neigh.wlan0.proxy_delay", value="0", path=DELAY),
     ]
-    assert again_steps(made(HOST, create()), text) == ()
-    assert again_steps(unset, None) == ()
+    running = made(HOST, create())
+    unset = msgspec.structs.replace(running, sysctls=HOST.sysctls)
+    (network,) = unset.networks
+    assert [x.step for x in again_steps(unset, network, text)] == set_again
+    assert again_steps(running, network, text) == ()
+    assert steps(plan_start(unset, "lan", Saved(lan_file=text))) == set_again
+    assert steps(plan_start(running, "lan", Saved(lan_file=text))) == []
+
+
+def test_start_writes_the_file_anew_where_somebody_has_removed_it() -> None:
+    running = made(HOST, create())
+    unset = msgspec.structs.replace(running, sysctls=HOST.sysctls)
+    written = [x for x in steps(plan_start(unset, "lan", Saved())) if isinstance(x, WriteFile)]
+    assert [x.text for x in written] == [file_of(create())]
+    assert steps(plan_start(running, "lan", Saved())) == []
+
+
+def test_start_leaves_the_uplink_of_other_networks_alone() -> None:
+    config = NetworkConfig(mode="nat", bridge="virbr9", uplinks=("wlan0",))
+    network = Network(
+        connection="c", name="nat", uuid="u", active=True, persistent=True, autostart=True,
+        live=config, saved=config,
+    )  # fmt: skip
+    state = msgspec.structs.replace(HOST, networks=(network,))
+    assert steps(plan_start(state, "nat", Saved())) == []
 
 
 @pytest.mark.parametrize(
