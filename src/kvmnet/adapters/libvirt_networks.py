@@ -37,6 +37,11 @@ _GONE_MEANWHILE = (
 )
 
 
+def is_cut(error: KvmnetError) -> bool:
+    """Whether libvirtd went away in the middle of a call."""
+    return isinstance(error, Failed) and any(text in error.why for text in _GONE_MEANWHILE)
+
+
 def _with_network(uri: str | None, what: str, call: Callable[[Any], T]) -> T:
     """The result of `call` on an open connection, tried again while libvirtd is restarting."""
     end = time.monotonic() + RECONNECT_S
@@ -46,8 +51,7 @@ def _with_network(uri: str | None, what: str, call: Callable[[Any], T]) -> T:
                 return within(CALL_TIMEOUT_S, what, call, connection)
         except KvmnetError as error:
             restarting = isinstance(error, Unavailable) and not isinstance(error, PermissionDenied)
-            cut = isinstance(error, Failed) and any(text in error.why for text in _GONE_MEANWHILE)
-            if not (restarting or cut) or time.monotonic() > end:
+            if not (restarting or is_cut(error)) or time.monotonic() > end:
                 raise
         time.sleep(0.2)
 

@@ -8,14 +8,16 @@ from kvmnet.adapters import (
     arrange,
     checks,
     files,
+    guest_proof,
     hand_over,
+    libvirt_guests,
     libvirt_networks,
     openings,
     proxies,
     sysctl_write,
 )
 from kvmnet.formats import network_edit
-from kvmnet.model import plan
+from kvmnet.model import guest_steps, plan
 
 
 def take(step: plan.Step, uri: str | None) -> None:
@@ -57,6 +59,18 @@ def take(step: plan.Step, uri: str | None) -> None:
             hand_over.carry_out(step)
         case plan.Prove():
             checks.prove(step.checks, within_s=step.within_s)
+        case guest_steps.SaveGuest():
+            libvirt_guests.save(uri, step)
+        case guest_steps.RestoreGuest():
+            libvirt_guests.restore(uri, step)
+        case guest_steps.MoveNic():
+            libvirt_guests.move(uri, step)
+        case guest_steps.PlugNic():
+            libvirt_guests.plug(uri, step)
+        case guest_steps.UnplugNic():
+            libvirt_guests.unplug(uri, step)
+        case guest_steps.ProveGuest():
+            guest_proof.prove(uri, step)
 
 
 def needs_root(step: plan.Step) -> bool:

@@ -9,6 +9,7 @@ from pathlib import PurePosixPath
 
 import msgspec
 
+from kvmnet.model import guest_steps
 from kvmnet.model.handover import FileState
 from kvmnet.model.plan import HandOver, Plan, Step
 
@@ -59,6 +60,8 @@ def without_secrets(plan: Plan) -> Plan:
 
 
 def _cleared(step: Step) -> Step:
+    if isinstance(step, guest_steps.GUEST_STEPS):
+        return guest_steps.shown(step)
     if not isinstance(step, HandOver):
         return step
     return msgspec.structs.replace(step, files=tuple(map(_cleared_file, step.files)))

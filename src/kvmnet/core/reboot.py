@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from kvmnet.model import plan
+from kvmnet.model import guest_steps, plan
 
 
 def after_reboot(undo: plan.Step) -> plan.Step | None:
@@ -28,6 +28,12 @@ def after_reboot(undo: plan.Step) -> plan.Step | None:
             return undo
         case plan.StartNetwork() | plan.StopNetwork():
             return undo
+        case guest_steps.SaveGuest() | guest_steps.RestoreGuest():
+            return undo
+        case guest_steps.PlugNic() | guest_steps.UnplugNic():
+            return undo if undo.where == "saved" else None
+        case guest_steps.MoveNic() | guest_steps.ProveGuest():
+            return None  # guests start from what is saved
 
 
 def needs_guard(plan_: plan.Plan) -> bool:

@@ -108,7 +108,7 @@ def reversed_plan(kept: Plan) -> Plan:
     return Plan(
         title=f"undo {kept.title}",
         steps=tuple(
-            PlannedStep(step=x.undo, undo=_again(x.step), disturbs=x.disturbs)
+            PlannedStep(step=x.undo, undo=_again(x.step), disturbs=x.disturbs, group=x.group)
             for x in reversed(kept.steps)
             if x.undo is not None
         ),

@@ -9,6 +9,7 @@ none, the next kvmnet that wants to change something (`recover`).
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import signal
 import threading
@@ -19,15 +20,27 @@ import msgspec
 
 from kvmnet.adapters import journal, lock, process, steps
 from kvmnet.core import reboot
-from kvmnet.errors import Failed, Interrupted, KvmnetError, PermissionDenied, Refused, Undone
+from kvmnet.errors import (
+    Failed,
+    Interrupted,
+    KvmnetError,
+    PermissionDenied,
+    Refused,
+    Unavailable,
+    Undone,
+)
 from kvmnet.flow import guard
 from kvmnet.flow.rollback import STEP_S, Watcher, close, deadline, undo
+from kvmnet.model.guest_steps import SaveGuest
 from kvmnet.model.plan import Plan, PlannedStep, Prove
-from kvmnet.model.transaction import Confirm, Transaction
+from kvmnet.model.transaction import Confirm, LeftOut, Transaction
 
 __all__ = ["Watcher", "apply", "changing", "recover"]
 
 _LOOK_AGAIN_S = 0.2
+_AT_ONCE = 25
+"""Definitions of guests that are noted as begun at once: the journal of a thousand guests is long,
+and the undo of one that was not begun after all does nothing."""
 
 
 @contextlib.contextmanager
@@ -48,14 +61,60 @@ class _Run:
         self.current = transaction
         self._watcher = watcher
         self._is_guarded = reboot.needs_guard(transaction.plan)
+        self._taken = 0
 
     def take_steps(self) -> None:
+        """Raises `KvmnetError` where a step fails, unless the others can do without its group."""
         for number, planned in enumerate(self.current.plan.steps, start=1):
-            until = deadline(planned.step) if self._is_guarded else None
-            self._note(msgspec.structs.replace(self.current, begun=number, deadline=until))
+            if planned.group is not None and planned.group in self._groups_out():
+                continue
+            self._begin(number, planned)
             self._watcher.began(number, planned)
-            steps.take(planned.step, self.current.uri)
-            self._watcher.done(number, planned)
+            try:
+                steps.take(planned.step, self.current.uri)
+            except KvmnetError as error:
+                if planned.group is None or isinstance(error, Unavailable):
+                    raise
+                self._leave_out(planned.group, error)
+            else:
+                self._watcher.done(number, planned)
+        self._check_rest()
+
+    def _begin(self, number: int, planned: PlannedStep) -> None:
+        self._taken = number
+        until = deadline(planned.step) if self._is_guarded else None
+        if number > self.current.begun or self._is_guarded:
+            begun = number if self._is_guarded else self._ahead(number)
+            self._note(msgspec.structs.replace(self.current, begun=begun, deadline=until))
+
+    def _ahead(self, number: int) -> int:
+        """The last of the steps from this one on that can be noted as begun together."""
+        following = self.current.plan.steps[number - 1 : number - 1 + _AT_ONCE]
+        same = itertools.takewhile(lambda x: isinstance(x.step, SaveGuest), following)
+        return max(number, number - 1 + len(tuple(same)))
+
+    def _leave_out(self, group: str, error: KvmnetError) -> None:
+        """Put a group back as it was. Raises `KvmnetError` if that fails: then all is undone."""
+        self._watcher.say(f"{group} did not work and is put back: {error}")
+        for planned in reversed(self.current.plan.steps[: self._taken]):
+            if planned.group == group and planned.undo is not None:
+                self._watcher.undoing(planned)
+                steps.take(planned.undo, self.current.uri)
+        out = LeftOut(group=group, why=str(error))
+        self._note(msgspec.structs.replace(self.current, left_out=(*self.current.left_out, out)))
+
+    def _groups_out(self) -> frozenset[str]:
+        return frozenset(x.group for x in self.current.left_out)
+
+    def _check_rest(self) -> None:
+        groups = {x.group for x in self.current.plan.steps}
+        if groups and groups <= self._groups_out():
+            first = self.current.left_out[0]
+            raise Failed("none of it worked", why=f"{first.group}: {first.why}")
+
+    def as_far_as_taken(self) -> Transaction:
+        """The transaction with the number of the step that was really begun last."""
+        return msgspec.structs.replace(self.current, begun=self._taken)
 
     def await_person(self) -> None:
         """Wait until somebody confirms, wherever from. Raises `Failed` if nobody does in time."""
@@ -93,8 +152,10 @@ def apply(
     watcher: Watcher,
     confirm: Confirm = Confirm(),  # noqa: B008 (frozen)
     undoes: str | None = None,
-) -> None:
+) -> tuple[LeftOut, ...]:
     """Take the plan's steps and keep them if `verify` and `confirm` agree, else undo them all.
+
+    Returns the groups that were put back while the others went on.
 
     `verify` raises a `KvmnetError` if the host is not as it should be now; `undoes` is the id of
     the kept transaction that this plan takes back. Raises `Refused` (no journal or no guard:
@@ -106,9 +167,11 @@ def apply(
     transaction = _new_transaction(plan, uri, command)
     transaction = msgspec.structs.replace(transaction, confirm=confirm, undoes=undoes)
     journal.begin(transaction)
+    run = _Run(transaction, watcher)
     with _guarded(transaction):
-        _carry_out(_Run(transaction, watcher), verify, watcher)
+        _carry_out(run, verify, watcher)
     journal.forget_old()
+    return run.current.left_out
 
 
 def _carry_out(run: _Run, verify: Callable[[], None], watcher: Watcher) -> None:
@@ -119,18 +182,18 @@ def _carry_out(run: _Run, verify: Callable[[], None], watcher: Watcher) -> None:
         run.await_person()
         close(run.current, "kept", _why_kept(run.current))
     except KeyboardInterrupt:
-        undo(run.current, "stopped by the user", watcher)
+        undo(run.as_far_as_taken(), "stopped by the user", watcher)
         raise Interrupted(
             f"{title}: stopped by the user", why="everything was put back as it was"
         ) from None
     except KvmnetError as error:
-        undo(run.current, str(error), watcher, cause=error)
+        undo(run.as_far_as_taken(), str(error), watcher, cause=error)
         raise Undone(
             f"{title} did not work; everything was put back as it was",
             why=str(error), hint=error.hint,
         ) from None  # fmt: skip
     except BaseException as error:  # a bug, or a terminal that went away: put back, then tell
-        undo(run.current, f"kvmnet failed: {error}", watcher)
+        undo(run.as_far_as_taken(), f"kvmnet failed: {error}", watcher)
         raise
 
 

@@ -15,7 +15,7 @@ import msgspec
 from kvmnet.adapters import journal, process, steps, systemd
 from kvmnet.core import reboot
 from kvmnet.errors import KvmnetError, NotUndone, Unavailable
-from kvmnet.model import plan
+from kvmnet.model import guest_steps, plan
 from kvmnet.model.plan import PlannedStep
 from kvmnet.model.transaction import Outcome, Transaction
 
@@ -48,7 +48,7 @@ class Watcher(Protocol):
 def deadline(step: plan.Step) -> float:
     """When a step that is begun now has to be over, in seconds of CLOCK_BOOTTIME."""
     match step:
-        case plan.Prove():
+        case plan.Prove() | guest_steps.ProveGuest():
             return process.now() + step.within_s + STEP_S
         case plan.HandOver():
             return process.now() + HAND_OVER_S
@@ -69,8 +69,9 @@ def undo(
         left: list[str] = []
         away = isinstance(cause, Unavailable)
         rebooted = is_of_another_boot(transaction)
+        back = {x.group for x in transaction.left_out}
         for planned in reversed(transaction.plan.steps[: transaction.begun]):
-            step = planned.undo
+            step = planned.undo if planned.group not in back else None
             if step is not None and rebooted:
                 step = reboot.after_reboot(step)
             if step is None:

@@ -14,6 +14,7 @@ from msgspec import Struct
 from kvmnet.model.arrangement import Arrangement
 from kvmnet.model.check import Check
 from kvmnet.model.edit import NetworkEdit
+from kvmnet.model.guest_steps import GuestStep
 from kvmnet.model.handover import FileState, ManagerCall
 from kvmnet.model.opening import Opening
 from kvmnet.model.values import Ip
@@ -226,6 +227,7 @@ Step = (
     | Arrange
     | HandOver
     | Prove
+    | GuestStep
 )
 
 
@@ -237,6 +239,9 @@ class PlannedStep(Struct, frozen=True, kw_only=True):
     """None: nothing to undo, or nothing that could (deleting is undone by defining again)."""
     disturbs: str = "nobody"
     """For people: nobody, `guests web and db: cut off until …`."""
+    group: str | None = None
+    """Steps of one group stand and fall together: where one fails, the group is put back and the
+    others go on. None: all of the plan falls with it."""
 
 
 class Plan(Struct, frozen=True, kw_only=True):

@@ -26,6 +26,13 @@ class Confirm(Struct, frozen=True, kw_only=True):
     """How long the person has. Only for `manual`."""
 
 
+class LeftOut(Struct, frozen=True, kw_only=True):
+    """A group of steps that failed and was put back, while the others went on."""
+
+    group: str
+    why: str
+
+
 class Transaction(Struct, frozen=True, kw_only=True):
     """What the journal keeps of one change."""
 
@@ -61,3 +68,4 @@ class Transaction(Struct, frozen=True, kw_only=True):
     """Not None: every step is proven, and a person has until then (CLOCK_BOOTTIME) to confirm."""
     undoes: str | None = None
     """The id of the kept transaction that this one takes back."""
+    left_out: tuple[LeftOut, ...] = ()
