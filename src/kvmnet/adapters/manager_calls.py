@@ -1,8 +1,11 @@
-"""Tells host network managers what changed: one function for each kind of call."""
+"""Tells host network managers what changed: one function for each kind of call.
+
+Each manager's module is imported when it is called: a host has one of them, and the guard, which
+is waited for, needs none.
+"""
 
 from __future__ import annotations
 
-from kvmnet.adapters import ifupdown_calls, manager_networkd, manager_networkmanager
 from kvmnet.adapters.run import run
 from kvmnet.model import handover
 
@@ -13,15 +16,21 @@ def make(call: handover.ManagerCall) -> None:
         case handover.NetplanGenerate():
             run(["netplan", "generate"], timeout=20.0)
         case handover.NetworkdReload():
+            from kvmnet.adapters import manager_networkd
+
             manager_networkd.reload(call)
-        case handover.DhclientHeld():
-            ifupdown_calls.hold(call)
-        case handover.DhclientMoved():
-            ifupdown_calls.move(call)
-        case handover.IfstateSet():
-            ifupdown_calls.set_state(call)
-        case handover.IfupdownDns():
-            ifupdown_calls.tell_dns(call)
+        case handover.NmLoad() | handover.NmUp() | handover.NmDown() | handover.NmReapply():
+            _tell_networkmanager(call)
+        case _:
+            _tell_ifupdown(call)
+
+
+def _tell_networkmanager(
+    call: handover.NmLoad | handover.NmUp | handover.NmDown | handover.NmReapply,
+) -> None:
+    from kvmnet.adapters import manager_networkmanager
+
+    match call:
         case handover.NmLoad():
             manager_networkmanager.load(call)
         case handover.NmUp():
@@ -30,3 +39,22 @@ def make(call: handover.ManagerCall) -> None:
             manager_networkmanager.down(call.uuid)
         case handover.NmReapply():
             manager_networkmanager.reapply(call.link)
+
+
+def _tell_ifupdown(
+    call: handover.DhclientHeld
+    | handover.DhclientMoved
+    | handover.IfstateSet
+    | handover.IfupdownDns,
+) -> None:
+    from kvmnet.adapters import ifupdown_calls
+
+    match call:
+        case handover.DhclientHeld():
+            ifupdown_calls.hold(call)
+        case handover.DhclientMoved():
+            ifupdown_calls.move(call)
+        case handover.IfstateSet():
+            ifupdown_calls.set_state(call)
+        case handover.IfupdownDns():
+            ifupdown_calls.tell_dns(call)
