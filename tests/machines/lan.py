@@ -162,7 +162,8 @@ class Lan:
         (self.folder / "leases").write_text(leases)
         options = [f"--dhcp-range={LEASED},10.77.0.150,255.255.255.0,1h"]
         if self._ipv6:
-            options += ["--dhcp-range=fd77::1000,fd77::1fff,slaac,64,1h", "--enable-ra"]
+            options += ["--dhcp-range=fd77::1000,fd77::1fff,slaac,64,1h", "--enable-ra",
+                        f"--dhcp-option=option6:dns-server,[{ROUTER6}],[fe80::]"]  # fmt: skip
         self.run(
             ["dnsmasq", "--conf-file=/dev/null", "--no-hosts", "--no-resolv", "--bind-dynamic",
              "--interface=lan", "--except-interface=lo", f"--pid-file={FOLDER}/dnsmasq.pid",

@@ -15,11 +15,18 @@ import pytest
 from msgspec.structs import replace
 
 from kvmnet.adapters import manager_netplan, manager_networkd
-from kvmnet.formats import netplan_bridge, netplan_keys, networkd, networkd_bridge
+from kvmnet.formats import (
+    netplan_bridge,
+    netplan_keys,
+    netplan_networkmanager,
+    networkd,
+    networkd_bridge,
+)
 from kvmnet.formats import networkd_units as units
-from kvmnet.model.handover import FileState, HandedOver, ManagerCall, NetworkdReload
+from kvmnet.model.handover import FileState, HandedOver, ManagerCall, NetworkdReload, NmLoad, NmUp
 from kvmnet.model.netplan import NetplanView
 from kvmnet.model.networkd import NetworkdLink, NetworkdView
+from kvmnet.model.networkmanager import NmFacts, NmProfile, NmView
 from kvmnet.model.takeover import Takeover
 
 HERE = Path(__file__).parent
@@ -33,6 +40,8 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     op: str
     takeover: Takeover
     links: tuple[NetworkdLink, ...]
+    devices: tuple[NmFacts, ...] = ()
+    """As NetworkManager has them, where it is netplan's renderer."""
 
 
 def _case(folder: Path) -> Case:
@@ -52,7 +61,23 @@ def _view(folder: Path, case: Case) -> View:
         return networkd_view
     found = manager_netplan.observe(folder / "before")
     files = tuple(replace(x, mode=0o600, uid=0, gid=0) for x in found.files)
-    return NetplanView(files=files, networkd=networkd_view, cloud_init=found.cloud_init)
+    return NetplanView(
+        files=files,
+        networkd=networkd_view,
+        nm=NmView(profiles=_profiles(found), devices=case.devices),
+        cloud_init=found.cloud_init,
+    )
+
+
+def _profiles(found: NetplanView) -> tuple[NmProfile, ...]:
+    """With the UUIDs that NetworkManager gives them."""
+    return tuple(
+        NmProfile(
+            file=replace(x.file, mode=0o600, uid=0, gid=0),
+            uuid=netplan_networkmanager.uuid_of(Path(x.file.path).stem.removeprefix("netplan-")),
+        )
+        for x in found.nm.profiles
+    )
 
 
 def _pure(folder: Path) -> ModuleType:
@@ -72,6 +97,20 @@ def _told(made: HandedOver) -> str:
         lines += [f"{moment}:"] if calls else []
         for call in calls:
             lines.append(f"  {call}")
+            if isinstance(call, NmLoad):
+                lines += [
+                    f"    {x}" for x in call.paths if x not in {y.path for y in call.volatile}
+                ]
+                for file in call.volatile:
+                    lines += [
+                        f"    + {file.path}",
+                        *(f"    | {x}".rstrip() for x in (file.text or "").splitlines()),
+                    ]
+            if isinstance(call, NmUp):
+                lines += [f"    with port {x.nic} by {x.uuid}" for x in call.ports]
+                lines += [f"    as {call.role}"] * bool(call.role)
+                lines += [f"    keeps the addresses of {call.keeps_from}"] * bool(call.keeps_from)
+                lines += [f"    instead of {call.instead_of}"] * bool(call.instead_of)
             if isinstance(call, NetworkdReload):
                 lines += [f"    {'-' if x.text is None else '+'} {x.path}" for x in call.volatile]
                 lines += [f"    announce {x}" for x in call.bridges]
@@ -109,6 +148,7 @@ def _with(view: View, made: HandedOver, case: Case) -> View:
         return NetplanView(
             files=_merged(view.files, made.files, "/netplan/"),
             networkd=_with_units(view.networkd, made, case, "/run/systemd/network/10-netplan-"),
+            nm=view.nm,
             cloud_init=view.cloud_init,
         )
     return _with_units(view, made, case, "")
@@ -179,3 +219,9 @@ def test_what_a_file_says_is_kept_byte_for_byte_where_nothing_is_asked(folder: P
             parsed = [(x.name, [(y.key, y.value) for y in x.entries])
                       for x in units.parse(text, str(path))]  # fmt: skip
             assert len(parsed) == len(networkd.parse_unit(text))
+
+
+def test_the_uuid_of_netplans_profile_is_the_one_that_networkmanager_gives_it() -> None:
+    """Seen with NetworkManager 1.42 and netplan 0.106."""
+    assert netplan_networkmanager.uuid_of("enp0s3") == "1eef7e45-3b9d-3043-bee3-fc5925c90273"
+    assert netplan_networkmanager.uuid_of("br0") == "00679506-5c05-3c3d-bdfe-474849762078"
