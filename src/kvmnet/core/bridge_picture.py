@@ -49,6 +49,8 @@ def _link_as_is(state: State, link: Link) -> LinkTarget:
         mac=link.mac if link.kind == "bridge" else None,
         mtu=link.mtu,
         up=link.up,
+        promisc=link.promisc,
+        allmulti=link.allmulti,
         master=link.master,
         addresses=tuple(
             _address_as_is(x, link, state.routes) for x in state.addresses if x.link == link.name

@@ -79,9 +79,9 @@ def commands(now: State, target: Arrangement) -> tuple[Command, ...]:
     there = [x for x in target.links if x.bridge is not None or now.link(x.name) is not None]
     target = msgspec.structs.replace(target, links=tuple(there))
     for stage in (
-        _bridges, _settings, _up, _new_addresses, _neighbours, _enslaved, _carrier,
+        _bridges, _settings, _up, _new_addresses, _neighbours, _listening, _enslaved, _carrier,
         _routes_and_rules, _released, _no_carrier, _old_addresses, _old_neighbours, _absent,
-        _finished, _link_local_mode,
+        _finished, _listening_no_more, _link_local_mode,
     ):  # fmt: skip
         found += stage(now, target)
     return tuple(found)
@@ -268,6 +268,32 @@ def _old_neighbours(now: State, target: Arrangement) -> Iterator[Line]:
         lasting = entry.proxy or entry.state == "PERMANENT"
         if entry.link in names and lasting and (entry.link, entry.ip, entry.proxy) not in wanted:
             yield Line(text=ip_batch.delete_neighbour(entry), link=entry.link)
+
+
+def _listening(now: State, target: Arrangement) -> Iterator[Line]:
+    """A NIC that becomes a port, or ceases to be one, listens to everything beforehand.
+
+    The kernel makes it so between taking its frames away and letting the port forward, and frames
+    are dropped in between (net/bridge/br_if.c, br_add_if). For some NICs that is a slow command to
+    the device: 25 ms for a virtio NIC in an emulated machine. If it is so already, it is a count.
+    """
+    for link, has in _present(now, target):
+        if link.master != has.master:
+            words = [] if has.promisc else ["promisc", "on"]
+            words += [] if has.allmulti else ["allmulticast", "on"]
+            if words:
+                text = ip_batch.line("link", "set", "dev", link.name, *words)
+                yield Line(text=text, link=link.name)
+
+
+def _listening_no_more(now: State, target: Arrangement) -> Iterator[Line]:
+    for link, has in _present(now, target):
+        moves = link.master != has.master
+        words = ["promisc", "off"] if not link.promisc and (has.promisc or moves) else []
+        words += ["allmulticast", "off"] if not link.allmulti and (has.allmulti or moves) else []
+        if words:
+            text = ip_batch.line("link", "set", "dev", link.name, *words)
+            yield Line(text=text, link=link.name)
 
 
 def _enslaved(now: State, target: Arrangement) -> Iterator[Line]:

@@ -209,6 +209,8 @@ def _link(raw: _Device) -> Link:
         vxlan_id=number if kind == "vxlan" else None,
         mode=str(mode) if mode is not None else None,
         promiscuity=raw.promiscuity,
+        promisc="PROMISC" in raw.flags,
+        allmulti="ALLMULTI" in raw.flags,
         bridge=_bridge(info.info_data) if kind == "bridge" else None,
         port=_port(info.info_slave_data) if info.info_slave_kind == "bridge" else None,
     )

@@ -23,6 +23,10 @@ class LinkTarget(Struct, frozen=True, kw_only=True):
     """None: whatever it has."""
     mtu: int | None = None
     up: bool = True
+    promisc: bool = False
+    """Made promiscuous by somebody, for reasons of their own."""
+    allmulti: bool = False
+    """The same, for multicast frames only."""
     master: str | None = None
     addresses: tuple[Address, ...] = ()
     """All that it is to have. Lifetimes are those of the moment the arrangement was made; one that

@@ -71,6 +71,11 @@ class Link(Struct, frozen=True, kw_only=True):
     lro: bool | None = None
     """Real NICs only: whether large receive offload is on, which the kernel turns off on ports."""
     promiscuity: int = 0
+    """How many want every frame of it: captures, bridges."""
+    promisc: bool = False
+    """Whether it was made promiscuous by hand (IFF_PROMISC)."""
+    allmulti: bool = False
+    """Whether it was made to take all multicast frames by hand (IFF_ALLMULTI)."""
     bridge: BridgeAttributes | None = None
     port: PortAttributes | None = None
 

@@ -249,12 +249,26 @@ def test_the_order_of_the_switch() -> None:
         "Setting",
         "link set dev br0 up",
         "address add 192.0.2.5/24 dev br0 scope global",
+        "link set dev eth0 promisc on allmulticast on",
         "link set dev eth0 master br0",
         "Settle",
         "route replace 0.0.0.0/0 table main via 192.0.2.1 dev br0",
         "route delete 192.0.2.0/24 table main proto kernel dev eth0",
         "address delete 192.0.2.5/24 dev eth0",
+        "link set dev eth0 promisc off allmulticast off",
     ]
+
+
+def test_a_nic_that_somebody_listens_to_stays_so() -> None:
+    change = create(host(nic(promisc=True)))
+    assert change.arrange is not None and isinstance(change.arrange.step, Arrange)
+    todo = commands(host(nic(promisc=True)), change.arrange.step.target)
+    text = [x.text for x in todo if isinstance(x, Line) and "multicast" in x.text]
+    assert text == ["link set dev eth0 allmulticast on", "link set dev eth0 allmulticast off"]
+    killed = host(nic(promisc=True, allmulti=True))
+    assert isinstance(change.arrange.undo, Arrange)
+    back = [x.text for x in commands(killed, change.arrange.undo.target) if isinstance(x, Line)]
+    assert back == ["link set dev eth0 allmulticast off"]
 
 
 @given(st.text(min_size=1, max_size=15))
