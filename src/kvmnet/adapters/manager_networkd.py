@@ -23,6 +23,7 @@ _STATE = "run/systemd/netif"
 _SETTLED_WITHIN_S = 5.0
 _CONFIGURING_S = 0.7
 _ANNOUNCE_EVERY_S = 0.2
+_ASK_EVERY_S = 0.2
 _FAMILIES: tuple[tuple[str, Family], ...] = (("-4", 4), ("-6", 6))
 _PERMANENT = "0"  # NET_ADDR_PERM in linux/netdevice.h
 
@@ -123,11 +124,26 @@ def reload(call: NetworkdReload) -> None:
         return
     run(["networkctl", "reload"], timeout=20.0)
     _announce(call.bridges)
-    announced = begun = time.monotonic()
-    while waited := [x for x in call.links if not _is_settled(x, time.monotonic() - begun)]:
-        if time.monotonic() - begun > _SETTLED_WITHIN_S:
+    _settle(call)
+
+
+def _settle(call: NetworkdReload) -> None:
+    """Wait until all links are done; what seems to be forgotten is told again."""
+    begun = asked = announced = time.monotonic()
+    done: set[str] = set()
+    while waited := [x for x in call.links if x.link not in done and not _is_settled(x)]:
+        now = time.monotonic()
+        configuring = [x for x in waited if _is_configuring(x)]
+        if configuring and (asked == begun or now - asked > _ASK_EVERY_S):
+            done.update(x.link for x in configuring if _is_in_place(x))
+            asked = time.monotonic()
+            continue
+        if configuring and now - begun > _CONFIGURING_S:  # minutes, where no router speaks
+            done.update(x.link for x in configuring)
+            continue
+        if now - begun > _SETTLED_WITHIN_S:
             return
-        if time.monotonic() - announced > _ANNOUNCE_EVERY_S:
+        if now - announced > _ANNOUNCE_EVERY_S:
             _announce(call.bridges)
             for link in waited:
                 _announce_routes(link.link)
@@ -167,12 +183,11 @@ def _announce_routes(link: str) -> None:
                 run([*words, *same], accept=range(256))
 
 
-def _is_settled(wanted: LinkUnit, passed_s: float) -> bool:
-    index = files.read_optional(Path("/sys/class/net") / wanted.link / "ifindex")
+def _is_settled(wanted: LinkUnit) -> bool:
+    index = _index(wanted)
     if index is None:
         return True  # there is no such link: nothing to wait for
-    base = Path("/", _STATE)
-    state = networkd.parse_link_state(files.read_optional(base / "links" / index) or "")
+    state = _state(index)
     if wanted.unit is None:
         return state.admin_state == "unmanaged"
     if state.network_file != wanted.unit:
@@ -183,11 +198,42 @@ def _is_settled(wanted: LinkUnit, passed_s: float) -> bool:
             why=_reason(wanted.link),
             hint=f"journalctl -u systemd-networkd -g {wanted.link}",
         )
-    if wanted.leased and not (base / "leases" / index).exists():
+    return state.admin_state == "configured" and _is_leased(wanted, index)
+
+
+def _is_configuring(wanted: LinkUnit) -> bool:
+    index = _index(wanted)
+    if index is None or not _is_leased(wanted, index):
         return False
-    # "configuring" may last for minutes where no router advertises itself.
-    enough = state.admin_state == "configuring" and passed_s > _CONFIGURING_S
-    return enough or state.admin_state == "configured"
+    state = _state(index)
+    return state.network_file == wanted.unit and state.admin_state == "configuring"
+
+
+def _is_in_place(wanted: LinkUnit) -> bool:
+    """Whether networkd itself says that all it was told of the link is in the kernel.
+
+    It stays "configuring" after that for as long as it listens for a router.
+    """
+    unit = wanted.unit or ""
+    words = ["networkctl", "--json=short", "status", wanted.link]
+    try:
+        told = run(words, timeout=2.0).stdout
+    except KvmnetError:  # before systemd 250 it has no such option
+        return False
+    return networkd.is_in_place(told, unit, files.read_optional(Path(unit)) or "")
+
+
+def _index(wanted: LinkUnit) -> str | None:
+    return files.read_optional(Path("/sys/class/net") / wanted.link / "ifindex")
+
+
+def _state(index: str) -> networkd.LinkState:
+    text = files.read_optional(Path("/", _STATE, "links", index))
+    return networkd.parse_link_state(text or "")
+
+
+def _is_leased(wanted: LinkUnit, index: str) -> bool:
+    return not wanted.leased or Path("/", _STATE, "leases", index).exists()
 
 
 def _reason(link: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import msgspec
 from msgspec import Struct
 
 
@@ -30,6 +31,63 @@ class Section(Struct, frozen=True, kw_only=True):
     def get(self, key: str) -> str | None:
         """The last value, which is the one that holds."""
         return next((v for k, v in reversed(self.entries) if k == key), None)
+
+
+class _Piece(Struct, frozen=True, rename="pascal"):
+    """An address or a route, where it comes from and how far it is."""
+
+    config_source: str = ""
+    config_state: str = ""
+
+    @property
+    def own(self) -> bool:
+        return self.config_source not in {"", "foreign"}
+
+    @property
+    def there(self) -> bool:
+        """It may have been asked for again since: `configuring,configured`."""
+        states = self.config_state.split(",")
+        return "configured" in states and "removing" not in states
+
+
+class _Description(Struct, frozen=True, rename="pascal"):
+    """What `networkctl --json=short status LINK` tells (systemd 250 and later)."""
+
+    administrative_state: str = ""
+    network_file: str | None = None
+    addresses: tuple[_Piece, ...] = ()
+    routes: tuple[_Piece, ...] = ()
+
+
+_DESCRIPTION = msgspec.json.Decoder(_Description)
+
+
+def is_in_place(text: str, unit: str, unit_text: str) -> bool:
+    """Whether all that the unit asks for is in the kernel, as networkd describes a link.
+
+    Only of static addresses and routes this can be told: where there are none, or the text is not
+    understood, nobody knows.
+    """
+    try:
+        found = _DESCRIPTION.decode(text)
+    except msgspec.DecodeError:
+        return False
+    if found.administrative_state != "configuring" or found.network_file != unit:
+        return False
+    if not all(x.there for x in (*found.addresses, *found.routes) if x.own):
+        return False
+    sections = parse_unit(unit_text)
+    addresses = _asked(sections, "Address")
+    static = [x for x in found.addresses if x.config_source == "static"]
+    routes = [x for x in found.routes if x.config_source == "static"]
+    return 0 < addresses <= len(static) and _asked(sections, "Gateway") <= len(routes)
+
+
+def _asked(sections: tuple[Section, ...], key: str) -> int:
+    """How many addresses or routes a unit asks for, in sections of their own or short."""
+    own = "Route" if key == "Gateway" else key
+    short = sum(1 for x in sections if x.name == "Network" for k, _ in x.entries if k == key)
+    return short + sum(1 for x in sections if x.name == own)
 
 
 def parse_link_state(text: str) -> LinkState:
