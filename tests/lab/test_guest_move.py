@@ -166,3 +166,86 @@ def test_fifty_at_once_and_back(world: Lab) -> None:
     finally:
         for number in range(50):
             virsh(world, "undefine", f"many{number:02}", accept=(0, 1))
+
+
+def test_a_nic_comes_and_goes_in_a_running_guest(world: Lab, web: LabGuest) -> None:
+    before = virsh(world, "dumpxml", "--inactive", "web")
+    attach = ("guest", "attach", "web", "--to", "bridge:br0", "--mac", "52:54:00:00:aa:01")
+    assert "web has a NIC on bridge:br0" in kvmnet(world, *attach).stdout
+    both = [("network", "default"), ("bridge", "br0")]
+    assert nics(world, "web") == nics(world, "web", saved=True) == both
+    assert "is in use" in kvmnet(world, *attach, status=3).stderr
+    kvmnet(world, "guest", "detach", "web", "--nic", "2", "--yes")
+    assert nics(world, "web") == nics(world, "web", saved=True) == both[:1]
+    assert virsh(world, "dumpxml", "--inactive", "web") == before
+    kvmnet(world, "undo", "--yes")
+    assert nics(world, "web") == nics(world, "web", saved=True) == both
+    moved = kvmnet(world, "guest", "move", "web", "--nic", "2", "--to", "network:default", "--yes")
+    assert "web is on network:default" in moved.stdout
+    assert nics(world, "web") == [("network", "default")] * 2
+    kvmnet(world, "guest", "detach", "web", "--nic", "52:54:00:00:aa:01", "--yes")
+    assert nics(world, "web") == nics(world, "web", saved=True) == both[:1]
+
+
+def test_undo_is_refused_where_somebody_has_changed_the_guest(world: Lab, off: str) -> None:
+    kvmnet(world, "guest", "move", off, "--to", "bridge:br0")
+    virsh(world, "setmaxmem", off, "20M", "--config")
+    refused = kvmnet(world, "undo", "--yes", status=3)
+    assert "the definition of guest off has changed" in refused.stderr
+    assert nics(world, off) == [("bridge", "br0")]
+
+
+def test_a_guest_removed_since_is_not_brought_back(world: Lab, off: str) -> None:
+    define_off(world, "other", 2)
+    kvmnet(world, "guest", "move", off, "other", "--to", "bridge:br0")
+    virsh(world, "undefine", "other")
+    kvmnet(world, "undo", "--yes")
+    assert nics(world, off) == [("network", "default")]
+    assert "other" not in virsh(world, "list", "--all", "--name").split()
+
+
+@pytest.mark.parametrize("how", ["--next-boot", ""])
+def test_what_can_not_be_live_happens_at_the_next_start(
+    world: Lab, web: LabGuest, how: str
+) -> None:
+    before = virsh(world, "dumpxml", "--inactive", "web")
+    words = ["guest", "move", "web", "--to", "user", "--yes", *([how] if how else [])]
+    done = kvmnet(world, *words)
+    assert "at the next start" in done.stdout
+    assert nics(world, "web") == [("network", "default")]
+    assert "<interface type='user'>" in virsh(world, "dumpxml", "--inactive", "web")
+    refused = kvmnet(world, *words[:5], "--yes", "--live", status=3)
+    assert "--replug" in refused.stderr
+    kvmnet(world, "undo", "--yes")
+    assert virsh(world, "dumpxml", "--inactive", "web") == before
+
+
+def test_a_macvtap_by_unplugging_and_plugging(world: Lab, web: LabGuest) -> None:
+    world.run("host", ["ip", "link", "add", "mv0", "type", "veth", "peer", "name", "mv1"])
+    for name in ("mv0", "mv1"):
+        world.run("host", ["ip", "link", "set", name, "up"])
+    try:
+        kvmnet(world, "guest", "move", "web", "--to", "direct:mv0", "--replug", "--yes")
+        assert nics(world, "web") == nics(world, "web", saved=True) == [("direct", "mv0")]
+        kvmnet(world, "undo", "--yes")
+        assert nics(world, "web") == nics(world, "web", saved=True) == [("network", "default")]
+    finally:
+        world.run("host", ["ip", "link", "delete", "mv0"])
+
+
+def test_one_guest_that_fails_does_not_stop_the_others(world: Lab) -> None:
+    """A guest of the same MAC as another can't come along."""
+    for name, number in (("one", 3), ("two", 3), ("three", 4)):
+        define_off(world, name, number)
+    try:
+        move = ("guest", "move", "one", "two", "three", "--to", "bridge:br0")
+        done = kvmnet(world, *move, status=1)
+        assert "guest two was left alone" in done.stderr
+        places = [nics(world, x)[0][0] for x in ("one", "two", "three")]
+        assert places == ["bridge", "network", "bridge"]
+        kvmnet(world, "undo", "--yes")
+        assert "in use there" in kvmnet(world, *move, "--all-or-nothing", status=3).stderr
+        assert {nics(world, x)[0][0] for x in ("one", "two", "three")} == {"network"}
+    finally:
+        for name in ("one", "two", "three"):
+            virsh(world, "undefine", name)

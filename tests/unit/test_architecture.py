@@ -28,10 +28,15 @@ DOORS = {
     "libvirt": {
         "adapters/libvirt.py",
         "adapters/libvirt_guest_agent.py",
+        "adapters/libvirt_guests.py",
         "adapters/libvirt_networks.py",
         "adapters/libvirt_read.py",
     },
-    "libvirt_qemu": {"adapters/libvirt_guest_agent.py", "adapters/libvirt_read.py"},
+    "libvirt_qemu": {
+        "adapters/libvirt_guest_agent.py",
+        "adapters/libvirt_guests.py",
+        "adapters/libvirt_read.py",
+    },
     "fcntl": {"adapters/lock.py", "lab"},
     "socket": {"adapters", "lab"},
     "rich": {"cli"},

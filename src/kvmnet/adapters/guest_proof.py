@@ -12,9 +12,8 @@ import ipaddress
 import os
 import time
 from collections.abc import Iterator
-from typing import Any
 
-from kvmnet.adapters import kernel, libvirt_guest_agent, libvirt_guests
+from kvmnet.adapters import kernel, libvirt_guests
 from kvmnet.adapters.neighbours import NO_IP, find_mac
 from kvmnet.adapters.packets import PacketSocket
 from kvmnet.errors import Failed, KvmnetError
@@ -32,6 +31,8 @@ _ANSWER_S = 0.7
 def prove(uri: str | None, step: ProveGuest) -> Ip | None:
     """Return when it is proven; the address that answered. Raises `Failed` with what is missing."""
     end = time.monotonic() + step.within_s
+    if step.if_off == "skip" and not libvirt_guests.is_running(uri, step.uuid):
+        return None
     while (missing := _not_plugged(uri, step)) is not None:
         _wait_or_fail(step, missing, end)
     if step.demands == "port":
@@ -100,35 +101,11 @@ def _bridge(nic: GuestNic) -> str | None:
 
 def _told(uri: str | None, step: ProveGuest, nic: GuestNic) -> Iterator[Ip]:
     """IPv4 addresses that the agent or the network's leases name."""
-
-    def ask(connection: Any) -> set[Ip]:
-        import libvirt
-
-        found: set[Ip] = set()
-        with contextlib.suppress(libvirt.libvirtError):
-            if nic.type == "network" and nic.source is not None:
-                network = connection.networkLookupByName(nic.source)
-                leases = network.DHCPLeases(step.mac) or ()
-                found.update(Ip(x["ipaddr"]) for x in leases)
-        return found
-
-    yield from libvirt_guests.with_connection(uri, "the leases could not be read", ask)
+    if nic.type == "network" and nic.source is not None:
+        yield from libvirt_guests.leased(uri, nic.source, step.mac)
     with contextlib.suppress(KvmnetError):
-        yield from _agents(uri, step)
-
-
-def _agents(uri: str | None, step: ProveGuest) -> Iterator[Ip]:
-    def ask(connection: Any) -> str:
-        import libvirt_qemu
-
-        domain = connection.lookupByUUIDString(step.uuid)
-        order = '{"execute":"guest-network-get-interfaces"}'
-        return str(
-            libvirt_qemu.qemuAgentCommand(domain, order, libvirt_guest_agent.CALL_TIMEOUT_S, 0)
-        )
-
-    answer = libvirt_guests.with_connection(uri, "the guest's agent was not asked", ask)
-    yield from (x.ip for x in agent_addresses(answer) if x.mac == step.mac and x.family == 4)
+        answer = libvirt_guests.agent_answer(uri, step.uuid)
+        yield from (x.ip for x in agent_addresses(answer) if x.mac == step.mac and x.family == 4)
 
 
 def _counts(step: ProveGuest, ip: Ip) -> bool:

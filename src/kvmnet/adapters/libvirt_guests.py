@@ -20,7 +20,7 @@ from kvmnet.errors import Failed, KvmnetError, PermissionDenied, Unavailable
 from kvmnet.formats import guest_xml
 from kvmnet.model.guest_steps import MoveNic, PlugNic, RestoreGuest, SaveGuest, UnplugNic
 from kvmnet.model.target import place
-from kvmnet.model.values import Mac
+from kvmnet.model.values import Ip, Mac
 from kvmnet.model.virt import GuestNic
 
 T = TypeVar("T")
@@ -29,6 +29,8 @@ CABLE_S = 0.5
 """How long a cable is pulled: a guest whose programs look now and then has to notice."""
 LET_GO_S = 20.0
 """How long a guest may take to let go of a NIC that is unplugged; measured: under a second."""
+
+AGENT_S = 3
 
 _kept: dict[str | None, tuple[contextlib.ExitStack, Any]] = {}
 _opening = threading.Lock()
@@ -94,7 +96,7 @@ def read_all(uri: str | None, wanted: Callable[[str, str], bool]) -> tuple[Guest
         lasting = libvirt.VIR_CONNECT_LIST_DOMAINS_PERSISTENT
         persistent = {x.UUIDString() for x in connection.listAllDomains(lasting)}
         found: list[GuestXml] = []
-        for domain in connection.listAllDomains(0):
+        for domain in sorted(connection.listAllDomains(0), key=lambda x: x.name()):
             name, uuid, active = domain.name(), domain.UUIDString(), domain.ID() != -1
             if not wanted(name, uuid):
                 continue
@@ -182,6 +184,16 @@ def live_nic(uri: str | None, uuid: str, mac: Mac) -> GuestNic | None:
     return with_connection(uri, f"NIC {mac} could not be read", read)
 
 
+def is_running(uri: str | None, uuid: str) -> bool:
+    """Whether there is such a guest and it runs."""
+
+    def look(connection: Any) -> bool:
+        domain = _look_up(connection, uuid)
+        return domain is not None and domain.ID() != -1
+
+    return with_connection(uri, "the guest could not be looked up", look)
+
+
 def _running_nic(domain: Any | None, mac: Mac) -> tuple[GuestNic, str] | None:
     if domain is None or domain.ID() == -1:
         return None
@@ -198,6 +210,32 @@ def _affect_saved() -> int:
     import libvirt
 
     return int(libvirt.VIR_DOMAIN_AFFECT_CONFIG)
+
+
+def leased(uri: str | None, network: str, mac: Mac) -> tuple[Ip, ...]:
+    """What the network's DHCP server gave that address; nothing if it has none."""
+    import libvirt
+
+    def read(connection: Any) -> tuple[Ip, ...]:
+        try:
+            leases = connection.networkLookupByName(network).DHCPLeases(mac) or ()
+        except libvirt.libvirtError:
+            return ()
+        return tuple(Ip(x["ipaddr"]) for x in leases)
+
+    return with_connection(uri, "the leases could not be read", read)
+
+
+def agent_answer(uri: str | None, uuid: str) -> str:
+    """What the guest's agent says of its NICs. Raises `KvmnetError` where there is none."""
+    import libvirt_qemu
+
+    def ask(connection: Any) -> str:
+        domain = connection.lookupByUUIDString(uuid)
+        order = '{"execute":"guest-network-get-interfaces"}'
+        return str(libvirt_qemu.qemuAgentCommand(domain, order, AGENT_S, 0))
+
+    return within(AGENT_S + 2, "the guest's agent did not answer", ask, _connection(uri))
 
 
 def move(uri: str | None, step: MoveNic) -> None:

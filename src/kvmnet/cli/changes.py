@@ -47,6 +47,9 @@ class TerminalWatcher:
         output.say(self._args, f"kvmnet: {text}")
 
 
+Consent = Callable[[Plan], None]
+
+
 def no_consent_needed(plan: Plan) -> None:
     """For commands whose name says all that they do."""
     del plan

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterable
 
-from kvmnet.cli import guest_convert, guest_move, output, picture
+from kvmnet.cli import guest_convert, guest_move, guest_nics, output, picture
 from kvmnet.cli.host_documents import GuestDocument, GuestListDocument
 from kvmnet.core import views
 
@@ -23,6 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser, common: argparse.ArgumentPars
     showing.set_defaults(handler=show_guest)
     guest_convert.add_verb(verbs, common)
     guest_move.add_verb(verbs, common)
+    guest_nics.add_verbs(verbs, common)
 
 
 def list_guests(args: argparse.Namespace) -> int:

@@ -255,6 +255,7 @@ def _live_steps(
         if nic.before_xml is None or nic.after_xml is None:
             continue
         if how == "live":
+            yield _old_place(guest, nic)
             yield from _move_steps(guest, nic)
         else:
             yield from _replug_steps(guest, nic)
@@ -291,6 +292,15 @@ def _replug_steps(guest: Guest, nic: NicWork) -> Iterator[PlannedStep]:
         undo=msgspec.structs.replace(unplug, mac=mac),
         disturbs=f"guest {guest.name}: it gets a NIC",
     )
+
+
+def _old_place(guest: Guest, nic: NicWork) -> PlannedStep:
+    """It is plugged in where it is now; if it has to go back, it is so there again."""
+    proof = steps.ProveGuest(
+        guest=guest.name, uuid=guest.uuid, mac=nic.mac, place=nic.before, demands="port",
+        within_s=10.0, if_off="skip",
+    )  # fmt: skip
+    return PlannedStep(step=msgspec.structs.replace(proof, if_off="fail"), undo=proof)
 
 
 def _proof(guest: Guest, nic: NicWork, carrier: Carrier, known: Addresses) -> PlannedStep:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from kvmnet.model import plan
+from kvmnet.model import guest_steps, plan
 from kvmnet.model.arrangement import Arrangement, LinkTarget
 from kvmnet.model.handover import NetplanGenerate
 from kvmnet.model.host import Address, Route
@@ -108,7 +108,7 @@ def reversed_plan(kept: Plan) -> Plan:
     return Plan(
         title=f"undo {kept.title}",
         steps=tuple(
-            PlannedStep(step=x.undo, undo=_again(x.step), disturbs=x.disturbs, group=x.group)
+            PlannedStep(step=x.undo, undo=_again(x.step), disturbs=x.disturbs)
             for x in reversed(kept.steps)
             if x.undo is not None
         ),
@@ -131,4 +131,6 @@ def command_instead(kept: Plan) -> str:
     for planned in kept.steps:
         if isinstance(planned.step, plan.DefineNetwork):
             return f"kvmnet network delete {planned.step.name}"
+        if isinstance(planned.step, guest_steps.GUEST_STEPS):
+            return f"kvmnet guest move {planned.step.guest} --to TARGET"
     return ""

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import msgspec
 from msgspec import Struct
 
-from kvmnet.adapters import libvirt_guests
+from kvmnet.adapters import guest_proof, libvirt_guests
 from kvmnet.adapters.libvirt import knows_passt
 from kvmnet.adapters.libvirt_guests import GuestXml
 from kvmnet.core import guest_choice, move_plan
 from kvmnet.core.nic_choice import choose, new_addresses
-from kvmnet.errors import NotFound, Unavailable
+from kvmnet.errors import KvmnetError, NotFound, Unavailable, Undone
 from kvmnet.flow.apply import Watcher, apply, changing
 from kvmnet.flow.observe import Part, observe
 from kvmnet.formats import guest_xml
 from kvmnet.formats.domain_edit import Converted, NicChange, NicEdit
+from kvmnet.model.guest_steps import MoveNic, ProveGuest
 from kvmnet.model.move import GuestWork, MovePlan, MoveWish, NicWork
 from kvmnet.model.nic_choice import MacWish, NicChoice
+from kvmnet.model.plan import Plan
 from kvmnet.model.target import Target, UserTarget, is_on
 from kvmnet.model.transaction import LeftOut
 from kvmnet.model.values import Mac
@@ -28,7 +30,11 @@ from kvmnet.model.virt import Guest, GuestNic
 Consent = Callable[[MovePlan], None]
 
 _PARTS = frozenset({Part.LINKS, Part.ADDRESSES, Part.NETWORKS, Part.FORWARDING})
-_RUNNING_PARTS = _PARTS | {Part.GUESTS, Part.AGENTS, Part.LEASES, Part.NEIGHBOURS}
+RUNNING_PARTS = _PARTS | {Part.GUESTS, Part.AGENTS, Part.LEASES, Part.NEIGHBOURS}
+
+
+_LOOKED_AT = 5
+_BACK_S = 10.0
 
 
 class MoveRequest(Struct, frozen=True, kw_only=True):
@@ -50,7 +56,7 @@ def propose(request: MoveRequest, uri: str | None, watcher: Watcher) -> MovePlan
     wanted = guest_choice.matcher(request.patterns)
     found = libvirt_guests.read_all(uri, wanted)
     _check_found(request, found, uri)
-    state = observe(uri, _RUNNING_PARTS if any(x.active for x in found) else _PARTS)
+    state = observe(uri, RUNNING_PARTS if any(x.active for x in found) else _PARTS)
     for gap in state.unread:
         if gap.what.startswith("libvirt") or gap.what == "links and addresses":
             raise Unavailable(f"{gap.what} could not be read", why=gap.why, hint=gap.hint)
@@ -169,7 +175,26 @@ def carry_out(
         consent(proposed)
         if not proposed.plan.steps:
             return Moved(plan=proposed)
-        left_out = apply(
-            proposed.plan, uri=uri, command=command, watcher=watcher, verify=lambda: None
-        )
+        try:
+            left_out = apply(
+                proposed.plan, uri=uri, command=command, watcher=watcher, verify=lambda: None
+            )
+        except Undone as error:
+            back = _back(proposed.plan, uri)
+            why = "; ".join((error.why, *back))
+            raise Undone(error.what, why=why, hint=error.hint) from None
         return Moved(plan=proposed, left_out=left_out)
+
+
+def _back(plan: Plan, uri: str | None) -> Iterator[str]:
+    """Where running guests that had to go back answer now, in sentences; a few are looked at."""
+    moves = [x.undo for x in plan.steps if isinstance(x.undo, MoveNic)]
+    for move in moves[:_LOOKED_AT]:
+        proof = ProveGuest(
+            guest=move.guest, uuid=move.uuid, mac=move.mac, place=move.place, demands="address",
+            within_s=_BACK_S,
+        )  # fmt: skip
+        try:
+            yield f"guest {move.guest} answers at {guest_proof.prove(uri, proof)} again"
+        except KvmnetError:
+            yield f"guest {move.guest} has not asked for an address there again yet"

@@ -13,6 +13,7 @@ from kvmnet.adapters import files, journal, lock, openings, process
 from kvmnet.core import unchanged
 from kvmnet.core.demands import demanded_after
 from kvmnet.errors import Failed, KvmnetError, NotFound, PermissionDenied, Refused
+from kvmnet.flow import guest_changes
 from kvmnet.flow.apply import Watcher, apply, changing
 from kvmnet.flow.baseline import baseline
 from kvmnet.flow.networks import verify_networks
@@ -142,11 +143,13 @@ def propose(transaction: Transaction, extra: tuple[Check, ...], watcher: Watcher
     if transaction.outcome != "kept":
         begun = transaction.plan.steps[: transaction.begun]
         return unchanged.reversed_plan(msgspec.structs.replace(transaction.plan, steps=begun))
+    transaction = _without_left_out(transaction)
     back = unchanged.reversed_plan(transaction.plan)
     parts = _HOST | ({Part.NETWORKS} if _is_libvirts(transaction.plan) else set())
     state = observe(transaction.uri, frozenset(parts))
     changed = [x for y in transaction.plan.steps for x in _changes(y.step, state)]
     changed += _network_changes(transaction)
+    changed += guest_changes.changes(transaction.plan, transaction.uri)
     changed += unchanged.still_used(state, transaction.plan, back)
     if changed:
         raise Refused(
@@ -162,6 +165,15 @@ def propose(transaction: Transaction, extra: tuple[Check, ...], watcher: Watcher
         return back
     proof = PlannedStep(step=Prove(checks=holding, within_s=PROOF_S), undo=None)
     return msgspec.structs.replace(back, steps=(*back.steps, proof))
+
+
+def _without_left_out(transaction: Transaction) -> Transaction:
+    """Without the groups of steps that failed and were put back at once."""
+    out = {x.group for x in transaction.left_out}
+    kept = tuple(x for x in transaction.plan.steps if x.group not in out)
+    return msgspec.structs.replace(
+        transaction, plan=msgspec.structs.replace(transaction.plan, steps=kept)
+    )
 
 
 def _is_libvirts(kept: Plan) -> bool:

@@ -52,15 +52,6 @@ def with_device_of(nic: str, running: str) -> str:
     return _text(wanted)
 
 
-def without_device(nic: str) -> str:
-    """The NIC without its alias, tap and slot, for another guest's run of it."""
-    element = _parsed(nic)
-    for tag in ("alias", "target"):
-        for old in element.findall(tag):
-            element.remove(old)
-    return _text(element)
-
-
 def with_link(nic: str, state: Literal["up", "down"]) -> str:
     """The NIC with its cable in or out."""
     element = _parsed(nic)

@@ -112,6 +112,7 @@ class ProveGuest(Struct, frozen=True, kw_only=True, tag="prove-guest"):
     old: tuple[Ip, ...] = ()
     """Addresses that it had elsewhere: they do not count where `subnets` is empty."""
     within_s: float = PROOF_S
+    if_off: Literal["fail", "skip"] = "fail"
 
     def __str__(self) -> str:
         what = {"port": "its port forwards", "address": "it answers at its address there"}
