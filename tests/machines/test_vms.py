@@ -13,7 +13,9 @@ from machines.images import MANAGERS
 from machines.machine import Machine
 from machines.scenarios import CREATE, Before
 
-MOST_LOST = 3
+MOST_LOST = 12
+"""Of some thousand packets, one every 10 ms: less than any manager's own way. `bench/run bridge`
+measures; a test on a busy machine can't."""
 KILLED = [(x, ("dhcp", "static")[n % 2]) for n, x in enumerate(MANAGERS)]
 ALL = [(manager, config) for manager in MANAGERS for config in ("static", "dhcp")]
 
