@@ -36,9 +36,10 @@ SETUP = (
     "neighbour add proxy 10.9.0.99 dev eth0",
     "neighbour add 10.9.0.98 lladdr 02:00:00:00:00:98 dev eth0 nud permanent",
 )
-MAY_MISS = 1
-"""A switch may hit the moment in which the kernel has the bridge take a NIC's frames before the
-port forwards them (`br_add_if`)."""
+MAY_MISS = 3
+"""Packets of one every 0.5 ms that may fall into the moment in which the kernel's own br_add_if has
+taken the NIC's frames and the port does not forward yet. On a quiet machine none does; `ip` one by
+one loses 4 to 17 (`bench/bridge_switch.py`)."""
 
 
 @pytest.fixture
