@@ -163,7 +163,7 @@ TABLES = {"lease": lease, "startup": startup, "guests": guests, "status": status
 
 
 def main() -> int:
-    if sys.argv[1:] == ["bridge"]:  # packets and not times: a table of its own
+    if sys.argv[1:] == ["switch"]:  # packets and not times: a table of its own
         return bridge_switch.main()
     wanted = sys.argv[1:] or list(TABLES)
     unknown = [name for name in wanted if name not in TABLES]

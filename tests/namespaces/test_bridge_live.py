@@ -39,7 +39,7 @@ SETUP = (
 MAY_MISS = 3
 """Packets of one every 0.5 ms that may fall into the moment in which the kernel's own br_add_if has
 taken the NIC's frames and the port does not forward yet. On a quiet machine none does; `ip` one by
-one loses 4 to 17 (`bench/bridge_switch.py`)."""
+one loses 4 to 17 (`bench/run switch`)."""
 
 
 @pytest.fixture
