@@ -73,7 +73,7 @@ def create(
         _check_heir(view, takeover.heir_of, names[takeover.heir_of])
     changed, notes = netplan_cloud.kept_off(view, changed)
     paths = tuple(path_of(x) for x in (takeover.bridge, *ids))
-    active = [x for x in names if view.nm.device(x).active is not None]
+    active = [x for x in names if view.nm.device(x).settled is not None]
     heir = [x for x in active if x == takeover.heir_of]
     rest = [x for x in active if x != takeover.heir_of]
     return HandedOver(
@@ -157,7 +157,7 @@ def set_ports(
     gone = [x for x in old if x not in new]
     added = [x for x in new if x not in old]
     paths = tuple(path_of(ids[x]) for x in (*gone, *added))
-    active = [x for x in added if view.nm.device(x).active is not None]
+    active = [x for x in added if view.nm.device(x).settled is not None]
     return HandedOver(
         files=changed[0],
         files_before=changed[1],

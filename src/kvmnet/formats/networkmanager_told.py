@@ -31,7 +31,7 @@ def take(
 ) -> HandedOver:
     """A new bridge, whose files are written."""
     files, before = work.changed()
-    active = {x.nic: work.view.device(x.nic).active for x in ports}
+    active = {x.nic: work.view.device(x.nic).settled for x in ports}
     heir = takeover.heir_of
     back = [
         _return(work, x.nic, active[x.nic], (takeover.bridge, bridge.uuid))
@@ -136,7 +136,7 @@ def change(
     new = {x.path: x for x in files}
     by_uuid = {x.uuid: x.file.path for x in work.view.profiles}
     paths = {x.uuid: _port_path(x, by_uuid, new) for x in (*added, *gone)}
-    active = {x.nic: work.view.device(x.nic).active for x in added}
+    active = {x.nic: work.view.device(x.nic).settled for x in added}
     joined = tuple(NmUp(uuid=x.uuid, path=paths[x.uuid], link=x.nic) for x in added)
     left: list[ManagerCall] = [NmDown(uuid=x.uuid) for x in gone]
     returned = [_return(work, nic, uuid, None) for nic, uuid in given.items() if uuid is not None]

@@ -42,6 +42,12 @@ class NmFacts(Struct, frozen=True, kw_only=True):
     token: str | None = None
     """The interface identifier of the address made of a router's prefix: `::1a2b:3c4d`."""
 
+    @property
+    def settled(self) -> str | None:
+        """UUID of a profile that is in force and not only on its way: a DHCP server that does not
+        answer would be waited for in vain when the profile is to be in force again."""
+        return None if self.state.startswith("connecting") else self.active
+
 
 class NmView(Struct, frozen=True, kw_only=True):
     """All that has to be known of NetworkManager to hand a NIC's place over to a bridge."""

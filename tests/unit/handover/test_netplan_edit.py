@@ -13,8 +13,9 @@ from ruamel.yaml import YAML
 
 from kvmnet.errors import InvalidInput, NotFound, Refused
 from kvmnet.formats import netplan_bridge as bridge
+from kvmnet.formats import netplan_networkmanager
 from kvmnet.formats.netplan_edit import NetplanText
-from kvmnet.model.handover import FileState, NetworkdReload
+from kvmnet.model.handover import FileState, NetworkdReload, NmUp
 from kvmnet.model.netplan import NetplanView
 from kvmnet.model.networkd import NetworkdLink, NetworkdView
 from kvmnet.model.takeover import BridgePort, Takeover
@@ -207,3 +208,18 @@ def _written(data: object, flow: bool, indent: int) -> str:
 
 def _read(text: str) -> Any:
     return YAML(typ="safe", pure=True).load(text)
+
+
+def test_a_port_of_netplans_networkmanager_comes_and_goes_by_its_own_profile() -> None:
+    text = (
+        "network:\n  renderer: NetworkManager\n  ethernets:\n    eth0: {dhcp4: false}\n"
+        "    eth1: {dhcp4: true}\n  bridges:\n    br0: {interfaces: [eth0], dhcp4: true}\n"
+    )
+    two = replace(TAKEOVER, ports=(*TAKEOVER.ports, BridgePort(name="eth1")))
+    added = bridge.set_ports(_view(text), TAKEOVER, two)
+    up = added.calls[-1]
+    assert isinstance(up, NmUp)
+    assert (up.link, up.role, up.uuid) == ("eth1", "port", netplan_networkmanager.uuid_of("eth1"))
+    gone = bridge.set_ports(_view(added.files[0].text or ""), two, TAKEOVER)
+    assert [str(x) for x in gone.calls_first] == [f"nmcli connection down {up.uuid}"]
+    assert "interfaces: [eth0]" in (gone.files[0].text or "")

@@ -269,3 +269,20 @@ def test_an_interface_identifier_counts_where_it_is_of_a_routers_prefix_and_not_
     nic: str, token: str | None
 ) -> None:
     assert networkmanager.token(IF_INET6, nic, Mac("52:54:00:77:00:20")) == token
+
+
+def test_a_port_that_waited_for_an_address_in_vain_does_not_wait_again_on_the_way_back() -> None:
+    """nmcli would wait for a DHCP server that does not answer, and the undo would fail."""
+    folder = HERE / "static"
+    view, one = _view(folder), _case(folder).takeover
+    there = _after(view, networkmanager_bridge.create(view, one), one)
+    spare = NmFacts(
+        name="eth1",
+        state="connecting (getting IP configuration)",
+        active="of-eth1",
+        permanent_mac=Mac("52:54:00:77:00:21"),
+    )
+    there = replace(there, devices=(*there.devices, spare))
+    port = BridgePort(name="eth1", mac=Mac("52:54:00:77:00:21"))
+    added = networkmanager_bridge.set_ports(there, one, replace(one, ports=(*one.ports, port)))
+    assert [str(x).split()[2] for x in added.calls_back_first] == ["down"]
