@@ -64,10 +64,20 @@ def guest(lab: Lab, before: dict[str, str]) -> Iterator[LabGuest]:
     added.wait_address(60)
     # The guest's system is too small for DHCPv6: by hand what that would give it.
     added.shell(f"ip -6 addr add {GUEST}/128 dev eth0")
+    deadline = time.monotonic() + 30
+    while not online(added):
+        assert time.monotonic() < deadline, added.shell("ip -6 addr; ip -6 route")
+        time.sleep(0.2)
     yield added
     added.remove()
     kvmnet(lab, "network", "delete", "lan", "--yes")
     assert traces(lab) == before
+
+
+def online(guest: LabGuest) -> bool:
+    """Whether it has heard a router, and its address has passed duplicate detection."""
+    heard = "default via fe80::" in guest.shell("ip -6 route")
+    return heard and "tentative" not in guest.shell("ip -6 addr show dev eth0")
 
 
 def peer_sees(lab: Lab) -> None:
@@ -147,6 +157,22 @@ def test_a_boot_brings_it_back_without_kvmnet(lab: Lab, guest: LabGuest) -> None
     tap = host(lab, "virsh domiflist web | awk '/lan/ {print $1}'").strip()
     host(lab, f"ip link set {tap} master {bridge}")
     peer_sees(lab)
+
+
+def test_who_takes_an_address_of_it_later_finds_it_in_use(lab: Lab, guest: LabGuest) -> None:
+    taken = ["2001:db8:77::c7/64", "dev", t.PEER_NIC]
+    settings = f"/proc/sys/net/ipv6/conf/{t.PEER_NIC}"
+    ask = f"for x in accept_dad dad_transmits; do echo %d > {settings}/$x; done"
+    lab.run("peer", ["sh", "-c", ask % 1])
+    try:
+        lab.run("peer", ["ip", "addr", "add", *taken])
+        deadline = time.monotonic() + 10
+        while "dadfailed" not in lab.run("peer", ["ip", "addr", "show", *taken[1:]]).stdout:
+            assert time.monotonic() < deadline, "the host does not answer"
+            time.sleep(0.1)
+    finally:
+        lab.run("peer", ["ip", "addr", "del", *taken])
+        lab.run("peer", ["sh", "-c", ask % 0])
 
 
 def test_an_address_that_somebody_on_the_lan_has_is_refused(lab: Lab) -> None:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterator
 
 from kvmnet.core.finding import Finding, command
 from kvmnet.core.lan_range import is_lan_range
-from kvmnet.core.lan_range6 import answered, lan_prefixes, unanswered
+from kvmnet.core.lan_range6 import answered, on_lan, unanswered
 from kvmnet.core.lan_settings import unset
 from kvmnet.model.state import State
-from kvmnet.model.virt import NetworkConfig
 
 
 def lan_not_answered(state: State) -> Iterator[Finding]:
@@ -21,7 +19,7 @@ def lan_not_answered(state: State) -> Iterator[Finding]:
             continue
         nic = config.uplinks[0]
         evidence = [f"{name} = 0" for name in unset(state, config)]
-        lost = unanswered(state, config) if _on_lan(state, config) else ()
+        lost = unanswered(state, config) if on_lan(state, config) else ()
         if lost:
             number = f"{len(lost)} of {len(answered(config))}"
             evidence.append(f"ip -6 neigh show proxy: {number} addresses are missing")
@@ -33,9 +31,3 @@ def lan_not_answered(state: State) -> Iterator[Finding]:
                 evidence=tuple(evidence),
                 fix=(command("kvmnet", "network", "start", network.name),),
             )  # fmt: skip
-
-
-def _on_lan(state: State, config: NetworkConfig) -> bool:
-    """Whether the IPv6 block is of the LAN, and not one that the LAN's router has a route to."""
-    lans = lan_prefixes(state, config.uplinks[0])
-    return any(ipaddress.IPv6Address(x) in lan for x in answered(config)[:1] for lan in lans)

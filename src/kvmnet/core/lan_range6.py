@@ -17,7 +17,7 @@ import ipaddress
 import shlex
 
 from kvmnet.core.finding import command, some
-from kvmnet.core.lan_range import InUse, blocks_of, check_free
+from kvmnet.core.lan_range import InUse, blocks_of, check_free, is_lan_range
 from kvmnet.errors import InvalidInput, Refused
 from kvmnet.model.plan import (
     AnswerNeighbours,
@@ -120,6 +120,12 @@ def lan_prefixes(state: State, nic: str) -> tuple[Block, ...]:
     )  # fmt: skip
 
 
+def on_lan(state: State, config: NetworkConfig) -> bool:
+    """Whether the block is of the uplink's LAN, and not one that a router has a route to."""
+    lans = lan_prefixes(state, config.uplinks[0])
+    return any(ipaddress.IPv6Address(x) in lan for x in answered(config)[:1] for lan in lans)
+
+
 def check_range(state: State, nic: str, wanted: DhcpRange, in_use: tuple[InUse, ...]) -> None:
     """Raise `Refused` where the range holds what is somebody else's."""
     block = block_of(wanted)
@@ -220,11 +226,15 @@ def answer_steps(config: NetworkConfig) -> tuple[PlannedStep, ...]:
 
 
 def again_steps(state: State, network: Network, hook: str | None) -> tuple[PlannedStep, ...]:
-    """The step that lists again what the kernel has lost, for a network that has a hook."""
+    """The steps that list again what the kernel has lost, and keep it where no hook does."""
     config = network.config
-    if hook is None or config is None or (network.active and not unanswered(state, config)):
+    if config is None or (network.active and not unanswered(state, config)):
         return ()
-    return answer_steps(config)
+    if hook is not None:
+        return answer_steps(config)
+    if not is_lan_range(state, config) or not on_lan(state, config):
+        return ()
+    return (*hook_steps(network.name, config), *answer_steps(config))
 
 
 def ignore_steps(state: State, network: Network) -> tuple[PlannedStep, ...]:

@@ -202,6 +202,21 @@ def test_start_lists_again_what_a_nic_that_was_down_has_lost() -> None:
     ]
 
 
+def test_start_writes_the_hook_anew_where_somebody_has_removed_it() -> None:
+    plan = create()
+    without = msgspec.structs.replace(saved(plan), lan_hook=None)
+    lost = msgspec.structs.replace(made(plan), neighbours=())
+    hook, answer = steps(plan_start(lost, "lan", without))
+    assert isinstance(hook, WriteFile)
+    assert (hook.path, hook.text) == (hook_file("lan"), saved(plan).lan_hook)
+    assert answer == AnswerNeighbours(nic="eth0", addresses=GUESTS)
+
+
+def test_start_does_not_answer_for_a_prefix_that_a_router_has_a_route_to() -> None:
+    lost = msgspec.structs.replace(made(create()), neighbours=(), routes=HOST.routes[:1])
+    assert steps(plan_start(lost, "lan", Saved())) == []
+
+
 def test_stop_and_delete_take_the_list_back_and_delete_all_files() -> None:
     plan = create()
     gone = IgnoreNeighbours(nic="eth0", addresses=GUESTS)
