@@ -6,8 +6,26 @@ is waited for, needs none.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from importlib import import_module
+
 from kvmnet.adapters.run import run
 from kvmnet.model import handover
+
+
+def load(calls: Sequence[handover.ManagerCall]) -> None:
+    """Have the modules in memory that make these calls."""
+    for call in calls:
+        match call:
+            case handover.NetplanGenerate():
+                continue
+            case handover.NetworkdReload():
+                name = "manager_networkd"
+            case handover.NmLoad() | handover.NmUp() | handover.NmDown() | handover.NmReapply():
+                name = "manager_networkmanager"
+            case _:
+                name = "ifupdown_calls"
+        import_module(f"kvmnet.adapters.{name}")
 
 
 def make(call: handover.ManagerCall) -> None:

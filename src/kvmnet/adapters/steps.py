@@ -1,43 +1,31 @@
-"""Takes the steps of a plan: the one place where a step meets what it changes."""
+"""Takes the steps of a plan: the one place where a step meets what it changes.
+
+What needs libvirt is imported when it is needed: a bridge needs none of it, and the guard, which
+is waited for, would start half as fast.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 
 from kvmnet.adapters import (
     arrange,
     checks,
     files,
-    guest_proof,
     hand_over,
-    libvirt_guests,
-    libvirt_networks,
+    manager_calls,
     openings,
     proxies,
     sysctl_write,
 )
-from kvmnet.formats import network_edit
-from kvmnet.model import guest_steps, plan
+from kvmnet.model import plan
 
 
 def take(step: plan.Step, uri: str | None) -> None:
     """Do what the step says, on the libvirt connection `uri`. Raises `KvmnetError`."""
     match step:
-        case plan.DefineNetwork():
-            libvirt_networks.define(uri, step.name, step.uuid, step.config)
-        case plan.EditNetwork():
-            libvirt_networks.define_xml(uri, step.name, network_edit.edit(step.xml, step.edit))
-        case plan.RestoreNetwork():
-            libvirt_networks.define_xml(uri, step.name, step.xml)
-        case plan.UndefineNetwork():
-            libvirt_networks.undefine(uri, step.name, step.uuid)
-        case plan.StartNetwork():
-            libvirt_networks.start(uri, step.name)
-            libvirt_networks.plug(uri, step.name, step.plug)
-        case plan.StopNetwork():
-            libvirt_networks.stop(uri, step.name, step.uuid)
-        case plan.SetAutostart():
-            libvirt_networks.set_autostart(uri, step.name, step.on)
         case plan.SetSysctl():
             sysctl_write.write_sysctl(step.path, step.value)
         case plan.WriteFile():
@@ -59,18 +47,19 @@ def take(step: plan.Step, uri: str | None) -> None:
             hand_over.carry_out(step)
         case plan.Prove():
             checks.prove(step.checks, within_s=step.within_s)
-        case guest_steps.SaveGuest():
-            libvirt_guests.save(uri, step)
-        case guest_steps.RestoreGuest():
-            libvirt_guests.restore(uri, step)
-        case guest_steps.MoveNic():
-            libvirt_guests.move(uri, step)
-        case guest_steps.PlugNic():
-            libvirt_guests.plug(uri, step)
-        case guest_steps.UnplugNic():
-            libvirt_guests.unplug(uri, step)
-        case guest_steps.ProveGuest():
-            guest_proof.prove(uri, step)
+        case _:
+            from kvmnet.adapters import libvirt_steps
+
+            libvirt_steps.take(step, uri)
+
+
+def load(undoes: Sequence[plan.Step]) -> None:
+    """Have all in memory that these need: when they are taken, the programs may be other ones."""
+    for step in undoes:
+        if isinstance(step, plan.HandOver):
+            manager_calls.load(step.calls)
+        elif not needs_root(step):
+            import_module("kvmnet.adapters.libvirt_steps")
 
 
 def needs_root(step: plan.Step) -> bool:
@@ -93,4 +82,6 @@ def needs_root(step: plan.Step) -> bool:
 def check_possible(step: plan.Step, uri: str | None) -> None:
     """Raise `Unavailable` soon if the step would only wait for a libvirt that does not answer."""
     if not needs_root(step):
+        from kvmnet.adapters import libvirt_networks
+
         libvirt_networks.check_answering(uri)

@@ -23,7 +23,7 @@ from pathlib import Path
 import msgspec
 
 import kvmnet
-from kvmnet.adapters import journal, lock, process, systemd
+from kvmnet.adapters import journal, lock, process, steps, systemd
 from kvmnet.adapters.process import Process
 from kvmnet.adapters.run import PIPE, Running, spawn
 from kvmnet.core import reboot
@@ -130,6 +130,9 @@ def watch(transaction_id: str, on_ready: Callable[[], None]) -> None:
     found = _is_open(transaction_id)
     owner = process.hold(found.pid, found.pid_started) if found is not None else None
     on_ready()
+    if found is not None:
+        with contextlib.suppress(ImportError):  # it is tried again when it is needed
+            steps.load([x.undo for x in found.plan.steps if x.undo is not None])
     while (found := _is_open(transaction_id)) is not None:
         why = verdict(found, owner)
         if why is not None:
