@@ -52,12 +52,14 @@ class Notes:
 def test_the_story_comes_true(lab_name: str) -> None:
     notes = Notes()
     demo.tell(notes)
-    assert len(notes.chapters) == 8
+    assert len(notes.chapters) == 11
     text = "\n".join(notes.lines)
     assert "host$ kvmnet up --yes" in text
     assert "Hello from the internet" in text
     assert "Network is unreachable" in text
     assert "Connection refused" in text
+    assert "host$ kvmnet guest move web --to bridge:br0 --yes" in text
+    assert text.count("Hello from the guest web.") == 2, "once in the host, once at the peer"
     assert not record.folder(lab_name).exists()
 
 

@@ -9,12 +9,12 @@ import atexit
 import contextlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from msgspec import Struct
 
-from kvmnet.adapters.libvirt import CALL_TIMEOUT_S, connect, within
+from kvmnet.adapters.libvirt import CALL_TIMEOUT_S, connect, translate, within
 from kvmnet.adapters.libvirt_networks import RECONNECT_S, is_cut
 from kvmnet.errors import Failed, KvmnetError, PermissionDenied, Unavailable
 from kvmnet.formats import guest_xml
@@ -136,16 +136,35 @@ def _must_find(connection: Any, guest: str, uuid: str) -> Any:
     return domain
 
 
-def save(uri: str | None, step: SaveGuest) -> None:
-    """Save a changed definition. Raises `Failed` if the guest is not as it was planned for."""
+def save(uri: str | None, steps: Sequence[SaveGuest]) -> tuple[KvmnetError | None, ...]:
+    """Save changed definitions; for each, why it failed: `Failed` if its guest is not as planned.
 
-    def define(connection: Any) -> None:
+    One call with a time limit for all of them: a limit costs as much as saving one. Several at a
+    time gain nothing, libvirtd takes them one by one. Raises `Unavailable`.
+    """
+
+    def define(connection: Any) -> tuple[KvmnetError | None, ...]:
+        return tuple(_why_not_saved(connection, x) for x in steps)
+
+    return with_connection(uri, "the definitions of guests could not be saved", define)
+
+
+def _why_not_saved(connection: Any, step: SaveGuest) -> KvmnetError | None:
+    import libvirt
+
+    try:
         _check_running(_must_find(connection, step.guest, step.uuid), step)
         domain = connection.defineXML(step.xml)
         _check_running(domain, step)
         _check_saved(domain, step)
-
-    with_connection(uri, f"the definition of guest {step.guest} could not be saved", define)
+    except KvmnetError as error:
+        return error
+    except libvirt.libvirtError as error:
+        why = translate(error, f"the definition of guest {step.guest} could not be saved")
+        if is_cut(why) or isinstance(why, Unavailable):
+            raise  # libvirtd is away: all of it is tried again
+        return why
+    return None
 
 
 def _check_running(domain: Any, step: SaveGuest) -> None:
@@ -158,8 +177,11 @@ def _check_running(domain: Any, step: SaveGuest) -> None:
 def _check_saved(domain: Any, step: SaveGuest) -> None:
     import libvirt
 
-    now = guest_xml.nics(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE))
-    if [(x.mac, place(x)) for x in now] != [(x.mac, place(x)) for x in guest_xml.nics(step.xml)]:
+    now = domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE | libvirt.VIR_DOMAIN_XML_SECURE)
+    if now == step.xml:  # as it is for a definition that libvirt has printed: nothing to read
+        return
+    saved, wanted = guest_xml.nics(now), guest_xml.nics(step.xml)
+    if [(x.mac, place(x)) for x in saved] != [(x.mac, place(x)) for x in wanted]:
         raise Failed(f"libvirt saved something else for guest {step.guest} than it was given")
 
 

@@ -14,11 +14,11 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 
-from kvmnet.adapters import journal, lock, process, steps
+from kvmnet.adapters import journal, lock, process, steps, together
 from kvmnet.core import reboot
 from kvmnet.errors import (
     Failed,
@@ -39,8 +39,8 @@ __all__ = ["Watcher", "apply", "changing", "recover"]
 
 _LOOK_AGAIN_S = 0.2
 _AT_ONCE = 25
-"""Definitions of guests that are noted as begun at once: the journal of a thousand guests is long,
-and the undo of one that was not begun after all does nothing."""
+"""Definitions of guests that are saved together: the journal of a thousand guests is long, so it
+is not written for each of them."""
 
 
 @contextlib.contextmanager
@@ -54,6 +54,15 @@ def changing(command: str, watcher: Watcher) -> Iterator[None]:
         yield
 
 
+def _batches(planned: Sequence[PlannedStep]) -> Iterator[list[tuple[int, PlannedStep]]]:
+    """The steps with their numbers from 1, one by one; definitions of guests some at once."""
+    numbered = list(enumerate(planned, start=1))
+    for many, found in itertools.groupby(numbered, lambda x: isinstance(x[1].step, SaveGuest)):
+        same = list(found)
+        size = _AT_ONCE if many else 1
+        yield from (same[start : start + size] for start in range(0, len(same), size))
+
+
 class _Run:
     """A transaction on its way: what the journal says of it, kept up to date."""
 
@@ -65,33 +74,27 @@ class _Run:
 
     def take_steps(self) -> None:
         """Raises `KvmnetError` where a step fails, unless the others can do without its group."""
-        for number, planned in enumerate(self.current.plan.steps, start=1):
-            if planned.group is not None and planned.group in self._groups_out():
+        for batch in _batches(self.current.plan.steps):
+            todo = [x for x in batch if x[1].group not in self._groups_out()]
+            if not todo:
                 continue
-            self._begin(number, planned)
-            self._watcher.began(number, planned)
-            try:
-                steps.take(planned.step, self.current.uri)
-            except KvmnetError as error:
-                if planned.group is None or isinstance(error, Unavailable):
-                    raise
-                self._leave_out(planned.group, error)
-            else:
-                self._watcher.done(number, planned)
+            self._begin(todo)
+            failures = together.take([x.step for _, x in todo], self.current.uri)
+            for (number, planned), failure in zip(todo, failures, strict=True):
+                if failure is None:
+                    self._watcher.done(number, planned)
+                elif planned.group is None or isinstance(failure, Unavailable):
+                    raise failure
+                else:
+                    self._leave_out(planned.group, failure)
         self._check_rest()
 
-    def _begin(self, number: int, planned: PlannedStep) -> None:
-        self._taken = number
-        until = deadline(planned.step) if self._is_guarded else None
-        if number > self.current.begun or self._is_guarded:
-            begun = number if self._is_guarded else self._ahead(number)
-            self._note(msgspec.structs.replace(self.current, begun=begun, deadline=until))
-
-    def _ahead(self, number: int) -> int:
-        """The last of the steps from this one on that can be noted as begun together."""
-        following = self.current.plan.steps[number - 1 : number - 1 + _AT_ONCE]
-        same = itertools.takewhile(lambda x: isinstance(x.step, SaveGuest), following)
-        return max(number, number - 1 + len(tuple(same)))
+    def _begin(self, batch: Sequence[tuple[int, PlannedStep]]) -> None:
+        self._taken, last = batch[-1]
+        until = deadline(last.step) if self._is_guarded else None
+        self._note(msgspec.structs.replace(self.current, begun=self._taken, deadline=until))
+        for number, planned in batch:
+            self._watcher.began(number, planned)
 
     def _leave_out(self, group: str, error: KvmnetError) -> None:
         """Put a group back as it was. Raises `KvmnetError` if that fails: then all is undone."""
@@ -111,10 +114,6 @@ class _Run:
         if groups and groups <= self._groups_out():
             first = self.current.left_out[0]
             raise Failed("none of it worked", why=f"{first.group}: {first.why}")
-
-    def as_far_as_taken(self) -> Transaction:
-        """The transaction with the number of the step that was really begun last."""
-        return msgspec.structs.replace(self.current, begun=self._taken)
 
     def await_person(self) -> None:
         """Wait until somebody confirms, wherever from. Raises `Failed` if nobody does in time."""
@@ -182,18 +181,18 @@ def _carry_out(run: _Run, verify: Callable[[], None], watcher: Watcher) -> None:
         run.await_person()
         close(run.current, "kept", _why_kept(run.current))
     except KeyboardInterrupt:
-        undo(run.as_far_as_taken(), "stopped by the user", watcher)
+        undo(run.current, "stopped by the user", watcher)
         raise Interrupted(
             f"{title}: stopped by the user", why="everything was put back as it was"
         ) from None
     except KvmnetError as error:
-        undo(run.as_far_as_taken(), str(error), watcher, cause=error)
+        undo(run.current, str(error), watcher, cause=error)
         raise Undone(
             f"{title} did not work; everything was put back as it was",
             why=str(error), hint=error.hint,
         ) from None  # fmt: skip
     except BaseException as error:  # a bug, or a terminal that went away: put back, then tell
-        undo(run.as_far_as_taken(), f"kvmnet failed: {error}", watcher)
+        undo(run.current, f"kvmnet failed: {error}", watcher)
         raise
 
 

@@ -16,7 +16,7 @@ from kvmnet.core.nic_choice import choose, new_addresses
 from kvmnet.errors import KvmnetError, NotFound, Unavailable, Undone
 from kvmnet.flow.apply import Watcher, apply, changing
 from kvmnet.flow.observe import Part, observe
-from kvmnet.formats import guest_xml
+from kvmnet.formats import domain_edit, guest_xml
 from kvmnet.formats.domain_edit import Converted, NicChange, NicEdit
 from kvmnet.model.guest_steps import MoveNic, ProveGuest
 from kvmnet.model.move import GuestWork, MovePlan, MoveWish, NicWork
@@ -99,7 +99,8 @@ def _work(xml: GuestXml, guest: Guest, request: MoveRequest) -> GuestWork | None
     """What is to be done about one guest; None: with --all, one of which no NIC is meant."""
     base = xml.live if xml.live is not None else xml.saved
     assert base is not None
-    nics = guest_xml.nics(base)
+    domain = domain_edit.read(base.encode())
+    nics = domain.nics
     try:
         chosen = choose(nics, request.nic, request.origin, f"guest {guest.name}")
     except NotFound:
@@ -109,10 +110,12 @@ def _work(xml: GuestXml, guest: Guest, request: MoveRequest) -> GuestWork | None
     macs = new_addresses(nics, chosen, request.mac, os.urandom)
     target = _target(request.target, [nics[x - 1] for x in chosen])
     edits = [NicEdit(number=x, target=target, mac=macs.get(x)) for x in chosen]
-    first = guest_xml.converted(base, edits)
+    first = domain_edit.convert(domain, edits)
     works = tuple(_nic_work(x, xml.live, first) for x in first.nics if x.mac is not None)
     saved = xml.saved
-    if saved is not None:
+    if saved is base:
+        saved = first.data.decode()
+    elif saved is not None:
         saved = _saved(saved, [nics[x - 1].mac for x in chosen], target, macs, chosen)
     return GuestWork(guest=guest, saved_before=xml.saved, saved_after=saved, nics=works)
 

@@ -1,7 +1,8 @@
-"""The story of "usermode networking", told with a real guest, real commands and real packets.
+"""The story of KVM networking, told with a real guest, real commands and real packets.
 
-It is what Ubuntu's page on KVM networking promises of libvirt's NAT network: a guest gets out, it
-reaches its host, nothing needs to be configured, and the LAN does not reach it.
+First what Ubuntu's page on it promises of libvirt's NAT network ("usermode networking"): a guest
+gets out, it reaches its host, nothing needs to be configured, and the LAN does not reach it. Then
+what it says of bridged networking: the same guest, while it runs, becomes a computer on the LAN.
 """
 
 from __future__ import annotations
@@ -61,6 +62,9 @@ def tell(stage: Stage) -> None:
         story.internet()
         story.ssh()
         story.peer()
+        story.bridge()
+        story.move()
+        story.peer_again()
         story.status()
         stage.chapter("The end")
         stage.progress("taking everything down")
@@ -142,6 +146,38 @@ class _Story:
         )
         self._at(t.PEER, "ip", "route", "delete", str(SUBNET))
 
+    def bridge(self) -> None:
+        self.stage.chapter("The host's NIC becomes a port of a bridge")
+        self.stage.tell(
+            "A bridge is a switch inside the host. Its NIC is plugged into it, and the host's "
+            "address moves along, with no packet lost; kvmnet proves that all that worked before "
+            "works still, or puts everything back."
+        )
+        self._kvmnet("bridge", "create", "br0", "--port", t.HOST_NIC, "--no-persist", "--yes")
+        self._at(t.HOST, "ip", "-brief", "-4", "address", "show", "dev", "br0")
+
+    def move(self) -> None:
+        self.stage.chapter("The running guest moves to the LAN")
+        self.stage.tell(
+            "No XML is edited, nothing is rebooted. The guest sees its cable pulled for a moment, "
+            "asks for an address again, and gets one from the LAN's own router."
+        )
+        old = self.address
+        self._kvmnet("guest", "move", GUEST, "--to", "bridge:br0", "--yes")
+        self.address = self.guest.wait_address(20, other_than=old)
+        self._in_guest("ip", "-4", "address", "show", "dev", "eth0")
+        inside = ipaddress.ip_address(self.address) in ipaddress.ip_network(t.LAN_SUBNET)
+        self._expect(inside, f"the guest's address {self.address} is not on the LAN")
+
+    def peer_again(self) -> None:
+        self.stage.chapter("Now the other computer opens its web page")
+        page = self._at(t.PEER, "busybox", "wget", "-q", "-O-", f"http://{self.address}/")
+        self._expect(f"guest {GUEST}" in page.stdout, "the peer did not reach the guest's page")
+        self.stage.tell(
+            "The guest serves the LAN like any computer on it. `kvmnet undo` would bring it back "
+            "behind NAT, with the very definition that it had."
+        )
+
     def status(self) -> None:
         self.stage.chapter("All of it at a glance")
         shown = self._kvmnet("status", accept=(0, 1))
@@ -181,6 +217,8 @@ GOING_ON: tuple[tuple[str, str], ...] = (
     ("kvmnet --lab up", "the NAT network in it"),
     ("kvmnet lab guest add NAME", "a guest in it"),
     ("kvmnet --lab status", "what there is"),
+    ("kvmnet --lab bridge create br0 --port eth1", "a bridge on its LAN"),
+    ("kvmnet --lab guest move NAME --to bridge:br0", "the guest on it, while it runs"),
     ("kvmnet lab down", "the end of it"),
     ("kvmnet up", "the real thing: a working NAT network on this machine"),
 )
