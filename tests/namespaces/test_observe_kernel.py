@@ -21,6 +21,19 @@ from kvmnet.formats import state_json
 virt = {Part.NETWORKS, Part.GUESTS, Part.LEASES, Part.AGENTS}
 sys.stdout.write(state_json.render(observe(None, ALL_PARTS - virt)))
 """
+BOTH_WAYS = """
+import sys
+from kvmnet.adapters import kernel
+from kvmnet.formats import state_json
+from kvmnet.model.state import State
+for _ in range(10):  # times that go by are among it
+    found, one_by_one = kernel.read_network(), kernel._one_by_one()
+    if found == one_by_one:
+        break
+assert found == one_by_one, f"{found}\\n{one_by_one}"
+sys.stdout.write(state_json.render(State(taken_at=0, hostname="", routes=found.routes,
+    rules=found.rules, neighbours=found.neighbours, links=found.links)))
+"""
 AS_NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
 SETUP = """
 set -e
@@ -207,3 +220,11 @@ def test_missing_programs_are_named() -> None:
     missing = {x.what for x in blind.unread}
     assert missing >= {"links and addresses", "routes", "neighbours", "firewall (nft)"}
     assert all(x.why and x.hint for x in blind.unread if x.what != "listening sockets")
+
+
+@pytest.mark.parametrize("setup", [SETUP, "mount -t sysfs sys /sys"])
+def test_read_in_one_go_it_is_the_same(setup: str) -> None:
+    found = inside(setup, BOTH_WAYS)
+    assert {"lo"} <= {x.name for x in found.links}
+    assert {4, 6} == {x.family for x in found.rules}
+    assert setup != SETUP or (len(found.neighbours) >= 4 and len(found.routes) > 10)

@@ -63,16 +63,16 @@ def _again(miss: _Miss, target: Arrangement) -> bool:
 
 def read_kernel() -> State:
     """What the kernel has now, as far as an arrangement can change it."""
-    links, addresses = kernel.read_links()
+    found = kernel.read_network()
     return State(
         taken_at=0,
         hostname="",
-        links=links,
-        addresses=addresses,
-        routes=kernel.read_routes(),
-        rules=kernel.read_rules(),
-        neighbours=kernel.read_neighbours(),
-        sysctls=read_sysctls(skip=frozenset(x.name for x in links if x.kind == "tap")),
+        links=found.links,
+        addresses=found.addresses,
+        routes=found.routes,
+        rules=found.rules,
+        neighbours=found.neighbours,
+        sysctls=read_sysctls(skip=frozenset(x.name for x in found.links if x.kind == "tap")),
     )
 
 

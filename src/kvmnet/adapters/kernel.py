@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Literal
 
 import msgspec
+from msgspec import Struct
 
 from kvmnet.adapters.files import read_optional
 from kvmnet.adapters.run import run
+from kvmnet.errors import Failed, KvmnetError
 from kvmnet.formats import iproute
 from kvmnet.model.host import Address, ForwardingEntry, Link, Neighbour, Route, Rule
 
@@ -31,7 +33,10 @@ _PLUGS = frozenset({"tap", "macvtap", "loopback"})
 
 def read_links(sys_net: Path = SYS_NET) -> tuple[tuple[Link, ...], tuple[Address, ...]]:
     """All links with their attributes, and their addresses, out of one call."""
-    text = run(["ip", "-json", "-details", "addr", "show"]).stdout
+    return _links(run(["ip", "-json", "-details", "addr", "show"]).stdout, sys_net)
+
+
+def _links(text: str, sys_net: Path) -> tuple[tuple[Link, ...], tuple[Address, ...]]:
     links = tuple(_with_sysfs(x, sys_net) for x in iproute.parse_links(text))
     return links, iproute.parse_addresses(text)
 
@@ -90,6 +95,59 @@ def read_neighbours() -> tuple[Neighbour, ...]:
     cache = run(["ip", "-json", "-statistics", "neigh", "show"]).stdout
     proxies = run(["ip", "-json", "neigh", "show", "proxy"]).stdout
     return (*iproute.parse_neighbours(cache), *iproute.parse_neighbours(proxies))
+
+
+class Network(Struct, frozen=True, kw_only=True):
+    """Links and all that is on them, read in one go."""
+
+    links: tuple[Link, ...]
+    addresses: tuple[Address, ...]
+    routes: tuple[Route, ...]
+    rules: tuple[Rule, ...]
+    neighbours: tuple[Neighbour, ...]
+
+
+def read_network() -> Network:
+    """What the other readers tell, by three programs instead of seven: each costs its start."""
+    both, four, six = ["-details", "-statistics"], ["-4", "-details"], ["-6", "-details"]
+    routing = ("route show table all", "rule show")
+    try:
+        shown, known, proxies = _batch(both, "addr show", "neigh show", "neigh show proxy")
+        (routes4, rules4), (routes6, rules6) = _batch(four, *routing), _batch(six, *routing)
+    except KvmnetError:
+        return _one_by_one()
+    links, addresses = _links(shown, SYS_NET)
+    return Network(
+        links=links,
+        addresses=addresses,
+        routes=(*iproute.parse_routes(routes4, 4), *iproute.parse_routes(routes6, 6)),
+        rules=(*iproute.parse_rules(rules4, 4), *iproute.parse_rules(rules6, 6)),
+        neighbours=(*iproute.parse_neighbours(known), *iproute.parse_neighbours(proxies)),
+    )
+
+
+def _one_by_one() -> Network:
+    links, addresses = read_links()
+    return Network(
+        links=links,
+        addresses=addresses,
+        routes=read_routes(),
+        rules=read_rules(),
+        neighbours=read_neighbours(),
+    )
+
+
+def _batch(options: list[str], *commands: str) -> list[str]:
+    """What `ip` prints for each of some commands, in one process: a line for each.
+
+    Raises `KvmnetError` where one fails (a kernel booted with ipv6.disable=1 has no such rules) or
+    prints no line, so that nobody knows what is what.
+    """
+    asked = "".join(f"{x}\n" for x in commands)
+    lines = run(["ip", "-json", *options, "-batch", "-"], stdin=asked).stdout.splitlines()
+    if len(lines) != len(commands):
+        raise Failed("`ip` did not print a line for each command", why=asked)
+    return lines
 
 
 def read_forwarding() -> tuple[ForwardingEntry, ...]:
