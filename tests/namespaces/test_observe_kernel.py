@@ -34,6 +34,27 @@ assert found == one_by_one, f"{found}\\n{one_by_one}"
 sys.stdout.write(state_json.render(State(taken_at=0, hostname="", routes=found.routes,
     rules=found.rules, neighbours=found.neighbours, links=found.links)))
 """
+WAYS = """
+import sys
+from kvmnet.adapters.kernel import read_links
+from kvmnet.adapters.ways import look, way_to
+from kvmnet.formats import state_json
+from kvmnet.model.state import State
+asked = ("192.0.2.1", "10.10.0.1", "2001:db8::1", "fe80::1%eth0", "no address",
+    "192.168.122.9", "10.0.0.9", "::1", "10.0.0.9")
+seen = look(asked)
+plain = [x for x in asked if x[0] in "12:"]
+assert {x: seen.ways[x] for x in plain} == {x: way_to(x) for x in plain}, seen
+assert set(seen.ways) == set(asked)
+assert {x for x in asked if seen.ways[x] is None} == {"10.10.0.1", "fe80::1%eth0", "no address"}
+assert seen.ways["192.168.122.9"].link == "virbr0" and seen.ways["::1"].is_local
+for _ in range(10):  # lifetimes run out
+    if seen.addresses == read_links()[1]:
+        break
+    seen = look(())
+assert seen.addresses == read_links()[1]
+sys.stdout.write(state_json.render(State(taken_at=0, hostname="")))
+"""
 AS_NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
 SETUP = """
 set -e
@@ -228,3 +249,7 @@ def test_read_in_one_go_it_is_the_same(setup: str) -> None:
     assert {"lo"} <= {x.name for x in found.links}
     assert {4, 6} == {x.family for x in found.rules}
     assert setup != SETUP or (len(found.neighbours) >= 4 and len(found.routes) > 10)
+
+
+def test_all_ways_are_told_by_one_program_as_by_one_each() -> None:
+    inside(f"{SETUP}\nip rule add to 10.10.0.0/16 lookup 100", WAYS)

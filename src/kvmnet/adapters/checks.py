@@ -1,7 +1,7 @@
 """Carries out checks: sends real packets and looks whether they come back.
 
-How a destination is reached is asked of the kernel each time: what was a NIC a moment ago may be
-a bridge by now.
+How a destination is reached is asked of the kernel in each round: what was a NIC a moment ago may
+be a bridge by now.
 """
 
 from __future__ import annotations
@@ -14,9 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 from ipaddress import ip_address
 
 from kvmnet.adapters import kernel, neighbours, reach, tcp
-from kvmnet.adapters.run import run
-from kvmnet.errors import CommandFailed, Failed, KvmnetError
-from kvmnet.formats import route_get
+from kvmnet.adapters.ways import Seen, look
+from kvmnet.errors import Failed, KvmnetError
 from kvmnet.formats.route_get import Way
 from kvmnet.formats.sockets import Established
 from kvmnet.model.check import (
@@ -65,28 +64,39 @@ def prove(checks: tuple[Check, ...], *, within_s: float) -> None:
 def measure(checks: Sequence[Check], *, wait_s: float = ROUND_S) -> tuple[str | None, ...]:
     """Make all checks at once: None for each that passes, else the evidence against it."""
     connections = [x for x in checks if isinstance(x, ConnectionLives)]
+    try:
+        seen = _look(checks)
+    except KvmnetError as error:
+        return (str(error),) * len(checks)
     with ThreadPoolExecutor(max_workers=_AT_ONCE) as pool:
         lives = pool.submit(_connections, connections, wait_s)
         results = [
-            None if isinstance(x, ConnectionLives) else pool.submit(_evidence, x, wait_s)
+            None if isinstance(x, ConnectionLives) else pool.submit(_evidence, x, seen, wait_s)
             for x in checks
         ]
         silent = iter(lives.result())
         return tuple(next(silent) if one is None else one.result() for one in results)
 
 
-def _evidence(check: Check, wait_s: float) -> str | None:
+def _look(checks: Sequence[Check]) -> Seen:
+    asked = [x.destination for x in checks if isinstance(x, RouteLeads)]
+    asked += [x.ip for x in checks if isinstance(x, GatewayAnswers) and not _is_link_local(x.ip)]
+    kernels = any(isinstance(x, AddressThere | LinkAddressed) for x in checks)
+    return look(asked) if asked or kernels else Seen(addresses=(), ways={})
+
+
+def _evidence(check: Check, seen: Seen, wait_s: float) -> str | None:
     """None if the check passes, else what was seen instead."""
     try:
         match check:
             case AddressThere():
-                return _address(check)
+                return _address(check, seen)
             case LinkAddressed():
-                return _addressed(check)
+                return _addressed(check, seen)
             case GatewayAnswers():
-                return _gateway(check, wait_s)
+                return _gateway(check, seen, wait_s)
             case RouteLeads():
-                return _route(check)
+                return _route(check, seen)
             case ConnectionLives():
                 return _connections([check], wait_s)[0]
             case DnsAnswers():
@@ -101,18 +111,8 @@ def _evidence(check: Check, wait_s: float) -> str | None:
         return error.strerror or str(error)
 
 
-def way_to(destination: Ip) -> Way | None:
-    """How the kernel sends to a destination now; None: it does not know."""
-    try:
-        return route_get.parse(run(["ip", "-json", "route", "get", destination]).stdout)
-    except CommandFailed:
-        return None
-
-
-def _address(check: AddressThere) -> str | None:
-    found = [
-        x for x in kernel.read_links()[1] if f"{x.ip}/{x.prefix_len}" == check.address
-    ]  # fmt: skip
+def _address(check: AddressThere, seen: Seen) -> str | None:
+    found = [x for x in seen.addresses if f"{x.ip}/{x.prefix_len}" == check.address]
     if not found:
         return "no link has it"
     for flag in ("dadfailed", "tentative"):  # the one comes with the other
@@ -121,29 +121,34 @@ def _address(check: AddressThere) -> str | None:
     return None
 
 
-def _addressed(check: LinkAddressed) -> str | None:
-    there = (x for x in kernel.read_links()[1] if x.link == check.link)
+def _addressed(check: LinkAddressed, seen: Seen) -> str | None:
+    there = (x for x in seen.addresses if x.link == check.link)
     if any(x.family == 4 and x.scope == "global" for x in there):
         return None
     return "nobody has given it one"
 
 
-def _gateway(check: GatewayAnswers, wait_s: float) -> str | None:
-    ways = _links_to(check.ip)
+def _gateway(check: GatewayAnswers, seen: Seen, wait_s: float) -> str | None:
+    if _is_link_local(check.ip):
+        ways = _links_to(check.ip)
+    else:
+        way = seen.ways[check.ip]
+        ways = [way] if way is not None else []
     if not ways:
         return "no route leads to it"
     for way in ways:
-        seen = _neighbour(way, check.ip, wait_s)
-        if seen is not None:
-            return seen
+        evidence = _neighbour(way, check.ip, wait_s)
+        if evidence is not None:
+            return evidence
     return None
 
 
+def _is_link_local(ip: Ip) -> bool:
+    return ip_address(ip).is_link_local
+
+
 def _links_to(ip: Ip) -> list[Way]:
-    """The links that a gateway is on: a link-local one may be on several, and is asked on each."""
-    if not ip_address(ip).is_link_local:
-        way = way_to(ip)
-        return [way] if way is not None else []
+    """The links that a link-local address may be on: a gateway is asked on each."""
     links = {x.link for x in kernel.read_routes() if x.gateway == ip and x.link is not None}
     own = {x.link: x.ip for x in kernel.read_links()[1] if x.family == 6 and x.scope == "link"}
     return [Way(link=link, source=own.get(link)) for link in sorted(links)]
@@ -163,8 +168,8 @@ def _neighbour(way: Way, ip: Ip, wait_s: float) -> str | None:
     return None if mac is not None else f"{wait_s:g} s of {kind} through {way.link}, no answer"
 
 
-def _route(check: RouteLeads) -> str | None:
-    way = way_to(check.destination)
+def _route(check: RouteLeads, seen: Seen) -> str | None:
+    way = seen.ways[check.destination]
     if way is None:
         return "the kernel knows no way"
     if way.gateway != check.gateway:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from kvmnet.adapters import checks, process, tcp
 from kvmnet.adapters.files import read_optional
+from kvmnet.adapters.ways import look
 from kvmnet.core import proofs
 from kvmnet.errors import KvmnetError, Refused
 from kvmnet.flow.rollback import Watcher
@@ -51,13 +52,15 @@ def baseline(
     The host's other ways out are watched too: a route or address on the wrong NIC can end them.
     """
     nics = tuple(dict.fromkeys((*nics, *proofs.ways_out(state))))
-    ways = _Ways(nics)
+    connections = _established(watcher)
+    destinations, servers = proofs.destinations(state, nics), _listed_servers()
+    ways = _Ways(nics, (*(x.remote for x in connections), *destinations, *servers))
     candidates = (
-        *_connections(ways, watcher),
+        *_connections(connections, ways, watcher),
         *proofs.of_links(state, nics),
-        *(proofs.route(ip, way.gateway) for ip in proofs.destinations(state, nics)
+        *(proofs.route(ip, way.gateway) for ip in destinations
           if (way := ways.to(ip)) is not None),
-        *(DnsAnswers(server=ip) for ip in _name_servers(state, ways)),
+        *(DnsAnswers(server=ip) for ip in _name_servers(state, servers, ways)),
     )  # fmt: skip
     wanted = tuple(dict.fromkeys((*candidates, *extra)))
     evidence = _measured(wanted)
@@ -90,27 +93,30 @@ def _refuse_failing(extra: tuple[Check, ...], evidence: dict[Check, str | None])
 
 
 class _Ways:
-    """Which destinations go through the NICs; each is asked of the kernel once."""
+    """Which destinations go through the NICs; the kernel is asked once for all."""
 
-    def __init__(self, nics: tuple[str, ...]) -> None:
+    def __init__(self, nics: tuple[str, ...], destinations: Iterable[Ip]) -> None:
         self.nics = nics
-        self._known: dict[Ip, Way | None] = {}
+        self._known = look(destinations).ways
 
     def to(self, ip: Ip) -> Way | None:
         """The way, if it leads through one of the NICs."""
-        if ip not in self._known:
-            self._known[ip] = checks.way_to(ip)
         way = self._known[ip]
         return way if way is not None and not way.is_local and way.link in self.nics else None
 
 
-def _connections(ways: _Ways, watcher: Watcher) -> tuple[ConnectionLives, ...]:
-    """TCP connections through the NICs: the one the user sits in, then ssh, then the others."""
+def _established(watcher: Watcher) -> tuple[Established, ...]:
     try:
-        found = tcp.established()[:_MAX_LOOKED_AT]
+        return tcp.established()[:_MAX_LOOKED_AT]
     except KvmnetError as error:
         watcher.say(f"open TCP connections are not watched: {error}")
         return ()
+
+
+def _connections(
+    found: tuple[Established, ...], ways: _Ways, watcher: Watcher
+) -> tuple[ConnectionLives, ...]:
+    """TCP connections through the NICs: the one the user sits in, then ssh, then the others."""
     through = [x for x in found if ways.to(x.remote) is not None]
     bound = [x for x in through if x.bound_to is not None or ip_address(x.remote).is_link_local]
     for one in bound:
@@ -147,12 +153,16 @@ class _Rank:
         return 1 if one.process is not None and one.process.startswith("sshd") else 2
 
 
-def _name_servers(state: State, ways: _Ways) -> Iterable[Ip]:
+def _listed_servers() -> tuple[Ip, ...]:
+    found = (ip for path in _RESOLVERS for ip in
+             proofs.name_servers(read_optional(Path(path)) or ""))  # fmt: skip
+    return tuple(dict.fromkeys(found))
+
+
+def _name_servers(state: State, servers: tuple[Ip, ...], ways: _Ways) -> Iterable[Ip]:
     """Servers that are reached through the NICs; a link-local one if it is a gateway there."""
     gateways = {x.ip for x in proofs.of_links(state, ways.nics) if isinstance(x, GatewayAnswers)}
-    listed = (ip for path in _RESOLVERS for ip in
-              proofs.name_servers(read_optional(Path(path)) or ""))  # fmt: skip
-    for ip in dict.fromkeys(listed):
+    for ip in servers:
         near = ip_address(ip).is_link_local
         if ip in gateways if near else ways.to(ip) is not None:
             yield ip
