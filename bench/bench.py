@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import statistics
 import sys
 import tempfile
@@ -28,6 +29,8 @@ STOCK_NETWORK = """<network><name>stock</name><forward mode='nat'/>
 
 GUESTS = 200
 NEIGHBOURS = 1000
+VIRT_XML_GUESTS = 5
+LIVE_MOVES = 5
 
 
 class Row(NamedTuple):
@@ -158,8 +161,57 @@ def convert(lab: Lab) -> list[Row]:
     ]  # fmt: skip
 
 
+def move(lab: Lab) -> list[Row]:
+    """Guests that are off put on a bridge: the bare calls, and the loop that people write."""
+    fill(lab)
+    for words in ("link add br0 type bridge", "link set br0 up"):
+        lab.run("host", ["ip", *words.split()])
+    there = kvmnet("guest", "move", "--all", "--from", "network:default", "--to", "bridge:br0")
+    back = ["/usr/bin/python3", str(HERE / "bare_moves.py")]  # moves them to where they are not
+    mine, bare = in_turn(lab, there, back, runs=9, peer_runs=9)
+    rows = [
+        Row(f"guest move, {GUESTS} guests that are off", mine, bare, "the bare calls",
+            "at most 1.5 times", lambda ratio: ratio <= 1.5)
+    ]  # fmt: skip
+    if shutil.which("virt-xml") is None:
+        print("bench: virt-xml is not installed (virtinst): not measured", file=sys.stderr)
+        return rows
+    loop = ["sh", str(HERE / "virt-xml-loop.sh"), str(VIRT_XML_GUESTS)]
+    _, few = in_turn(lab, ["true"], loop, runs=2, peer_runs=2)
+    reckoned = [x * GUESTS / VIRT_XML_GUESTS for x in few]
+    peer = f"virt-xml --edit in a loop, from {VIRT_XML_GUESTS} guests"
+    return [
+        *rows,
+        Row(f"guest move, {GUESTS} guests that are off", mine, reckoned, peer,
+            "at least 100 times faster", lambda ratio: ratio <= 0.01),
+    ]  # fmt: skip
+
+
+def live(lab: Lab) -> list[Row]:
+    """A running guest from NAT to the LAN: from the command to its first answer there."""
+    lab.kvmnet("network", "create", "default", "--subnet", "192.168.122.0/24")
+    lab.kvmnet("bridge", "create", "br0", "--port", "eth1", "--no-persist", "--yes")
+    guest = lab.add_guest("web")
+    guest.wait_ready(120)
+    nat = guest.wait_address(60)
+    to_lan = kvmnet("guest", "move", "web", "--to", "bridge:br0", "--yes")
+    lab.run("host", to_lan, timeout=90)
+    lan = guest.wait_address(60, other_than=nat)
+    times: dict[str, list[float]] = {"ours": [], "peer": []}
+    for _ in range(LIVE_MOVES):
+        for who, words in (("ours", to_lan), ("peer", ["sh", str(HERE / "by-hand.sh")])):
+            lab.kvmnet("guest", "move", "web", "--to", "network:default", "--yes", timeout=90)
+            guest.wait_address(60, other_than=lan)
+            script = [sys.executable, str(HERE / "silence.py"), lan, *words]
+            times[who].append(float(lab.run("host", script, timeout=150).stdout))
+    return [
+        Row("live move to the LAN, until it answers there", times["ours"], times["peer"],
+            "virsh update-device, cable out and in", "side by side", lambda ratio: ratio > 0)
+    ]  # fmt: skip
+
+
 TABLES = {"lease": lease, "startup": startup, "guests": guests, "status": status,
-          "convert": convert}  # fmt: skip
+          "convert": convert, "move": move, "live": live}  # fmt: skip
 
 
 def main() -> int:
