@@ -15,7 +15,7 @@ from pathlib import Path
 
 from kvmnet.adapters import arrange, journal
 from kvmnet.errors import Failed, Interrupted, NotUndone, Refused, Undone
-from kvmnet.flow import rollback
+from kvmnet.flow import guard, rollback
 from kvmnet.flow.apply import apply, changing
 from kvmnet.model.arrangement import Arrangement, LinkTarget
 from kvmnet.model.check import AddressThere, GatewayAnswers
@@ -139,10 +139,10 @@ def main() -> int:
     rollback.STEP_S = rollback.HAND_OVER_S = float(seconds)
     watcher = Saboteur(fault, moment, int(step))
     try:
-        with changing("the driver", watcher):
+        with changing("the driver", watcher), guard.standing_by() as standby:
             apply(
                 plan(), uri=None, command="the driver", verify=lambda: None, watcher=watcher,
-                confirm=confirm,
+                confirm=confirm, standby=standby,
             )  # fmt: skip
     except (Undone, Interrupted, NotUndone, Refused) as error:
         print(error)

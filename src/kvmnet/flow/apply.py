@@ -151,13 +151,15 @@ def apply(
     watcher: Watcher,
     confirm: Confirm = Confirm(),  # noqa: B008 (frozen)
     undoes: str | None = None,
+    standby: guard.Standby | None = None,
 ) -> tuple[LeftOut, ...]:
     """Take the plan's steps and keep them if `verify` and `confirm` agree, else undo them all.
 
     Returns the groups that were put back while the others went on.
 
     `verify` raises a `KvmnetError` if the host is not as it should be now; `undoes` is the id of
-    the kept transaction that this plan takes back. Raises `Refused` (no journal or no guard:
+    the kept transaction that this plan takes back; `standby` is a guard that has started already,
+    to be told what to watch. Raises `Refused` (no journal or no guard:
     nothing was touched), `PermissionDenied` (the same), `Undone`, `Interrupted` (all put back),
     `NotUndone`.
     """
@@ -167,7 +169,7 @@ def apply(
     transaction = msgspec.structs.replace(transaction, confirm=confirm, undoes=undoes)
     journal.begin(transaction)
     run = _Run(transaction, watcher)
-    with _guarded(transaction):
+    with _guarded(transaction, standby):
         _carry_out(run, verify, watcher)
     journal.forget_old()
     return run.current.left_out
@@ -203,13 +205,13 @@ def _why_kept(transaction: Transaction) -> str:
 
 
 @contextlib.contextmanager
-def _guarded(transaction: Transaction) -> Iterator[None]:
+def _guarded(transaction: Transaction, standby: guard.Standby | None) -> Iterator[None]:
     """Have the guard watch over a change of how the host is reached. Raises `Refused`."""
     if not reboot.needs_guard(transaction.plan):
         yield
         return
     try:
-        watching = guard.start(transaction)
+        watching = guard.start(transaction, standby)
     except BaseException as error:
         guard.abandon(transaction)
         if not isinstance(error, KvmnetError):

@@ -18,7 +18,7 @@ from kvmnet.core import bridge_firewall, bridge_plan
 from kvmnet.core.bridge_plan import BridgeChange
 from kvmnet.core.demands import demanded
 from kvmnet.errors import Refused, Unavailable
-from kvmnet.flow import backends, taking_back
+from kvmnet.flow import backends, guard, taking_back
 from kvmnet.flow.apply import Watcher, apply, changing
 from kvmnet.flow.baseline import baseline
 from kvmnet.flow.observe import Part, observe
@@ -173,14 +173,14 @@ def carry_out(
     watcher: Watcher,
 ) -> Plan:
     """Plan under the lock, ask, apply under the guard, prove. Returns the plan."""
-    with changing(command, watcher):
+    with changing(command, watcher), guard.standing_by() as standby:
         proposal = _propose(planner, uri, extra, watcher)
         plan = proposal.plan
         consent(plan)
         if plan.steps:
             apply(
                 plan, uri=uri, command=command, verify=lambda: None, watcher=watcher,
-                confirm=confirm, undoes=proposal.undoes,
+                confirm=confirm, undoes=proposal.undoes, standby=standby,
             )  # fmt: skip
         return plan
 

@@ -3,6 +3,7 @@
 It is a process of its own, started before the first step:
 
     python -P -m kvmnet.flow.guard ID          watch until the transaction is closed
+    python -P -m kvmnet.flow.guard --stand-by  the same, once the ID comes by standard input
     python -P -m kvmnet.flow.guard --once ID   look once: for systemd's timer
     python -P -m kvmnet.flow.guard --boot      before the network managers, after a reboot
 
@@ -17,7 +18,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -71,6 +72,50 @@ class Watching:
             return
 
 
+class Standby:
+    """A guard that starts while the change is still being planned; it ends with this kvmnet."""
+
+    def __init__(self) -> None:
+        self._running = spawn(_argv("--stand-by"), stdin=PIPE, stdout=PIPE, new_session=True)
+        self._is_used = False
+
+    def take(self, transaction_id: str) -> Running | None:
+        """Tell it what to watch; None: it has ended, and there has to be another one."""
+        assert self._running.stdin is not None
+        if self._is_used or self._running.poll() is not None:
+            return None
+        self._is_used = True
+        try:
+            with self._running.stdin as stream:
+                stream.write(f"{transaction_id}\n".encode())
+        except OSError:
+            self._end()
+            return None
+        return self._running
+
+    def dismiss(self) -> None:
+        """Have it end if it was not needed."""
+        if not self._is_used:
+            self._end()
+
+    def _end(self) -> None:
+        Watching(self._running).end()
+        for stream in (self._running.stdin, self._running.stdout):
+            if stream is not None:
+                with contextlib.suppress(OSError):
+                    stream.close()
+
+
+@contextlib.contextmanager
+def standing_by() -> Iterator[Standby]:
+    """Have a guard start already: its start then costs no time of its own."""
+    standby = Standby()
+    try:
+        yield standby
+    finally:
+        standby.dismiss()
+
+
 def _argv(*words: str) -> list[str]:
     return [sys.executable, "-P", "-m", "kvmnet.flow.guard", *words]
 
@@ -81,12 +126,14 @@ def _environment() -> dict[str, str]:
     return {name: os.environ[name] for name in names if name in os.environ}
 
 
-def start(transaction: Transaction) -> Watching:
+def start(transaction: Transaction, standby: Standby | None = None) -> Watching:
     """Have the guard watch over a transaction that is in the journal; returns once it does.
 
     Raises `KvmnetError`; then `abandon` takes away what was begun of it.
     """
-    running = spawn(_argv(transaction.id), stdout=PIPE, new_session=True)
+    running = standby.take(transaction.id) if standby is not None else None
+    if running is None:
+        running = spawn(_argv(transaction.id), stdout=PIPE, new_session=True)
     try:
         if systemd.is_ours():
             systemd.start_timer(transaction.id, _argv("--once", transaction.id), _environment())
@@ -242,6 +289,10 @@ def main(words: list[str]) -> int:
                 recover_at_boot()
             case ["--once", transaction_id]:
                 look_once(transaction_id)
+            case ["--stand-by"]:
+                words = sys.stdin.readline().split()  # nothing: there is nothing to watch
+                if words:
+                    watch(words[0], _detach)
             case [transaction_id]:
                 watch(transaction_id, _detach)
             case _:
