@@ -256,24 +256,31 @@ def _live_steps(
             continue
         if how == "live":
             yield _old_place(guest, nic)
-            yield from _move_steps(guest, nic)
+            yield from _move_steps(guest, nic, carrier)
         else:
             yield from _replug_steps(guest, nic)
         if carrier.bridge is not None:
             yield _proof(guest, nic, carrier, known)
 
 
-def _move_steps(guest: Guest, nic: NicWork) -> Iterator[PlannedStep]:
+def _move_steps(guest: Guest, nic: NicWork, carrier: Carrier) -> Iterator[PlannedStep]:
     assert nic.before_xml is not None and nic.after_xml is not None
     back = steps.MoveNic(
         guest=guest.name, uuid=guest.uuid, mac=nic.mac, place=nic.before, xml=nic.before_xml,
-        if_off="skip",
+        cable="kept" if _stays_on_bridge(guest, nic, carrier) else "pulled", if_off="skip",
     )  # fmt: skip
     yield PlannedStep(
         step=msgspec.structs.replace(back, place=nic.after, xml=nic.after_xml, if_off="fail"),
         undo=back,
         disturbs=f"guest {guest.name}: {_NOTICES['live']}",
     )
+
+
+def _stays_on_bridge(guest: Guest, nic: NicWork, carrier: Carrier) -> bool:
+    """From a network to the bridge it has, or back: the LAN, and so the address, is the same."""
+    now = next((x for x in guest.live_nics if x.mac == nic.mac), None)
+    here = now.source if now is not None and now.type == "bridge" else now and now.bridge
+    return here is not None and here == carrier.bridge
 
 
 def _replug_steps(guest: Guest, nic: NicWork) -> Iterator[PlannedStep]:
@@ -305,11 +312,12 @@ def _old_place(guest: Guest, nic: NicWork) -> PlannedStep:
 
 def _proof(guest: Guest, nic: NicWork, carrier: Carrier, known: Addresses) -> PlannedStep:
     """An address is demanded of a guest that had one; one that had none may never ask."""
-    old = tuple(x.ip for x in known.get(nic.mac, ()) if x.family == 4)
+    had = tuple(x.ip for x in known.get(nic.mac, ()) if x.family == 4)
+    old = () if _stays_on_bridge(guest, nic, carrier) else had
     return PlannedStep(
         step=steps.ProveGuest(
             guest=guest.name, uuid=guest.uuid, mac=nic.new_mac or nic.mac, place=nic.after,
-            demands="address" if old and guest.state == "running" else "port",
+            demands="address" if had and guest.state == "running" else "port",
             subnets=carrier.subnets, old=old,
         ),
         undo=None,

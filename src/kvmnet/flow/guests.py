@@ -111,12 +111,16 @@ def _work(xml: GuestXml, guest: Guest, request: MoveRequest) -> GuestWork | None
     target = _target(request.target, [nics[x - 1] for x in chosen])
     edits = [NicEdit(number=x, target=target, mac=macs.get(x)) for x in chosen]
     first = domain_edit.convert(domain, edits)
-    works = tuple(_nic_work(x, xml.live, first) for x in first.nics if x.mac is not None)
-    saved = xml.saved
-    if saved is base:
-        saved = first.data.decode()
-    elif saved is not None:
-        saved = _saved(saved, [nics[x - 1].mac for x in chosen], target, macs, chosen)
+    second = first
+    if xml.saved is not None and xml.saved is not base:
+        second = _saved(xml.saved, [nics[x - 1].mac for x in chosen], target, macs, chosen)
+    losses = {x.mac: _remarks(x) for x in second.nics}
+    works = tuple(
+        _nic_work(x, xml.live, first, losses.get(x.mac, ()))
+        for x in first.nics
+        if x.mac is not None
+    )
+    saved = None if xml.saved is None else second.data.decode()
     return GuestWork(guest=guest, saved_before=xml.saved, saved_after=saved, nics=works)
 
 
@@ -126,16 +130,23 @@ def _target(target: Target, nics: Sequence[GuestNic]) -> Target:
     return target
 
 
-def _nic_work(change: NicChange, live: str | None, first: Converted) -> NicWork:
+def _remarks(change: NicChange) -> tuple[str, ...]:
+    """Of the definition: what a running NIC loses of libvirt's own making is no news."""
+    lost = tuple(f"NIC {change.mac} loses {x.what}: {x.why}" for x in change.removed)
+    return (*lost, *change.remarks)
+
+
+def _nic_work(
+    change: NicChange, live: str | None, first: Converted, remarks: tuple[str, ...]
+) -> NicWork:
     assert change.mac is not None
     before = guest_xml.find(live, change.mac) if live is not None else None
     mac = change.new_mac or change.mac
     after = guest_xml.find(first.data.decode(), mac) if before is not None else None
-    lost = tuple(f"NIC {change.mac} loses {x.what}: {x.why}" for x in change.removed)
     return NicWork(
         number=change.number, mac=change.mac, new_mac=change.new_mac, before=change.before,
         after=change.after, before_xml=before[1] if before else None,
-        after_xml=after[1] if after else None, remarks=(*lost, *change.remarks),
+        after_xml=after[1] if after else None, remarks=remarks,
     )  # fmt: skip
 
 
@@ -145,7 +156,7 @@ def _saved(
     target: Target,
     macs: Mapping[int, Mac],
     numbers: Sequence[int],
-) -> str:
+) -> Converted:
     """The saved definition with the same NICs moved; one that is not in it stays out."""
     by_mac = {x.mac: number for number, x in enumerate(guest_xml.nics(saved), 1)}
     edits = [
@@ -153,7 +164,7 @@ def _saved(
         for mac, number in zip(chosen, numbers, strict=True)
         if mac in by_mac
     ]
-    return guest_xml.converted(saved, edits).data.decode()
+    return guest_xml.converted(saved, edits)
 
 
 class Moved(Struct, frozen=True, kw_only=True):

@@ -110,6 +110,13 @@ def test_a_running_guest_is_moved_proven_and_saved_in_this_order() -> None:
     assert (back.place, back.xml, back.if_off) == ("network:default", "<before/>", "skip")
 
 
+def test_the_cable_stays_in_where_the_bridge_is_the_same() -> None:
+    web = guest()
+    for target, cable in (("bridge:virbr0", "kept"), ("bridge:br0", "pulled")):
+        plan = plan_move(state(web), [work(web, target)], parse_target(target), MoveWish()).plan
+        assert [x.step.cable for x in plan.steps if isinstance(x.step, MoveNic)] == [cable]
+
+
 def test_of_a_guest_without_an_address_none_is_demanded() -> None:
     web = guest()
     steps = [x.step for x in plan_move(state(web), [work(web)], BR0, MoveWish()).plan.steps]
