@@ -273,7 +273,8 @@ def test_a_kept_change_is_taken_back_and_that_again(host: Host) -> None:
     assert host.finish(host.drive("none", "done", "0"))[0] == 0
     after = host.look()
     shown = host.kvmnet("undo", "--dry-run").stdout
-    assert "old words" not in shown and "undo change the world" in shown
+    assert "+old words" in shown and "undo change the world" in shown
+    assert host.look() == after
     host.kvmnet("undo", "--yes")
     assert host.look() == before
     first, second = host.history()
