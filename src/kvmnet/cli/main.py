@@ -36,7 +36,7 @@ COMMANDS: tuple[tuple[str, str], ...] = (
     ("mac", "MAC addresses that nobody uses"),
     ("network", "libvirt networks: list, show, create, start, stop, delete"),
     ("bridge", "host bridges: list, show, create, delete, add-port, remove-port"),
-    ("guest", "guests and their NICs: list, show"),
+    ("guest", "guests and their NICs: list, show, move, attach, detach, convert"),
     ("probe", "what a guest on this network or bridge would experience"),
     ("confirm", "keep a change that waits for your word"),
     ("undo", "take back a change that was kept"),
