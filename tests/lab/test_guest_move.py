@@ -138,6 +138,28 @@ def test_a_guest_that_gets_no_address_there_goes_back(world: Lab, web: LabGuest)
         world.run("host", ["ip", "link", "delete", "br9"])
 
 
+def test_between_a_network_and_its_own_bridge_a_guest_goes_on_answering(
+    world: Lab, web: LabGuest
+) -> None:
+    """The guest keeps its address, so a ping every 10 ms can run all the while."""
+    address = web.wait_address(20)
+    assert address.startswith("192.168.122.")
+    bridge = virsh(world, "net-info", "default").split("Bridge:")[1].split()[0]
+    ping = ["busybox", "ping", "-i", "0.01", "-w", "12", address]
+    running = world.spawn("host", ping)
+    try:
+        kvmnet(world, "guest", "move", "web", "--to", f"bridge:{bridge}", "--yes")
+        assert nics(world, "web") == nics(world, "web", saved=True) == [("bridge", bridge)]
+        kvmnet(world, "guest", "move", "web", "--to", "network:default", "--yes")
+    finally:
+        shown = running.communicate(timeout=30)[0].decode()
+    counts = re.search(r"(\d+) packets transmitted, (\d+) packets received", shown)
+    assert counts is not None, shown
+    sent, received = map(int, counts.groups())
+    assert sent > 50, shown
+    assert sent - received <= 5, shown
+
+
 @pytest.mark.parametrize(
     ("target", "said"),
     [
@@ -250,25 +272,3 @@ def test_one_guest_that_fails_does_not_stop_the_others(world: Lab) -> None:
     finally:
         for name in ("one", "two", "three"):
             virsh(world, "undefine", name)
-
-
-def test_between_a_network_and_its_own_bridge_a_guest_goes_on_answering(
-    world: Lab, web: LabGuest
-) -> None:
-    """The guest keeps its address, so a ping every 10 ms can run all the while."""
-    address = web.wait_address(20)
-    assert address.startswith("192.168.122.")
-    bridge = virsh(world, "net-info", "default").split("Bridge:")[1].split()[0]
-    ping = ["busybox", "ping", "-i", "0.01", "-w", "12", address]
-    running = world.spawn("host", ping)
-    try:
-        kvmnet(world, "guest", "move", "web", "--to", f"bridge:{bridge}", "--yes")
-        assert nics(world, "web") == nics(world, "web", saved=True) == [("bridge", bridge)]
-        kvmnet(world, "guest", "move", "web", "--to", "network:default", "--yes")
-    finally:
-        shown = running.communicate(timeout=30)[0].decode()
-    counts = re.search(r"(\d+) packets transmitted, (\d+) packets received", shown)
-    assert counts is not None, shown
-    sent, received = map(int, counts.groups())
-    assert sent > 50, shown
-    assert sent - received <= 5, shown
