@@ -184,8 +184,11 @@ def knows_passt() -> bool | None:
     """
     try:
         libvirt = _binding()
+    except KvmnetError:
+        return None
+    try:
         connection = libvirt.open("test:///default")
-    except Exception:  # no binding, or a library without that driver
+    except libvirt.libvirtError:  # a library without that driver
         return None
     try:
         connection.defineXML(_PASST)

@@ -26,9 +26,9 @@ import msgspec
 import kvmnet
 from kvmnet.adapters import journal, lock, process, steps, systemd
 from kvmnet.adapters.process import Process
-from kvmnet.adapters.run import PIPE, Running, spawn
+from kvmnet.adapters.run import PIPE, Running, spawn, wait
 from kvmnet.core import reboot
-from kvmnet.errors import Failed, KvmnetError, NotFound, NotUndone, Unavailable
+from kvmnet.errors import Failed, KvmnetError, NotFound, NotUndone, TimedOut, Unavailable
 from kvmnet.flow.rollback import clean_up, close, is_of_another_boot, undo
 from kvmnet.model.plan import PlannedStep
 from kvmnet.model.transaction import Transaction
@@ -66,10 +66,9 @@ class Watching:
     def end(self) -> None:
         """Have it end. One that is just undoing something is waited for."""
         self._running.terminate()
-        try:
-            self._running.wait(_END_S)
-        except Exception:  # it is busy, and finds out by itself that there is nothing left to do
-            return
+        # One that is busy finds out by itself that there is nothing left to do.
+        with contextlib.suppress(TimedOut):
+            wait(self._running, _END_S, accept=range(-64, 256))
 
 
 class Standby:
@@ -299,7 +298,7 @@ def main(words: list[str]) -> int:
                 return 2
     except NotUndone:
         return 1  # the journal says so already
-    except Exception as error:
+    except Exception as error:  # nobody sees its standard error: the journal is where it is told
         _note_failure(words[-1], error)
         return 1
     return 0
