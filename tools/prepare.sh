@@ -86,9 +86,8 @@ prepare_python() {
     echo "$PWD/src" >"$("$python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/kvmnet-source.pth"
     cat >.venv/bin/kvmnet <<SCRIPT
 #!$PWD/$python
-import sys
-from kvmnet.cli.main import main
-sys.exit(main())
+from kvmnet.cli.main import run
+run()
 SCRIPT
     chmod +x .venv/bin/kvmnet
     printf '%s' "$want" >"$stamp"

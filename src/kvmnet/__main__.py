@@ -1,7 +1,5 @@
 """`python3 -m kvmnet` is the same as `kvmnet`."""
 
-import sys
+from kvmnet.cli.main import run
 
-from kvmnet.cli.main import main
-
-sys.exit(main())
+run()

@@ -5,11 +5,13 @@
     ├── NotFound            the named network, guest, bridge or NIC does not exist
     ├── Refused             it would do harm; nothing was touched
     ├── Unavailable         a part kvmnet needs is missing, down or silent
+    │   ├── NotInstalled        it is not on this machine at all
     │   ├── PermissionDenied    it is there, but not for this user
     │   └── TimedOut            it is there, but did not answer in time
     ├── Failed              it was tried and did not work
     │   ├── CommandFailed       a program ended with an error
-    │   └── NotUndone           undoing failed too: something is left, and it is named
+    │   ├── NotUndone           undoing failed too: something is left, and it is named
+    │   └── PartlyDone          it was done but for what is named, which cuts nobody off
     ├── Undone              it was tried, failed, and everything was put back
     └── Interrupted         the user stopped it; everything was put back
 
@@ -52,6 +54,10 @@ class Unavailable(KvmnetError):
     """A part that is needed is missing, down or silent."""
 
 
+class NotInstalled(Unavailable):
+    """The part is not on this machine at all."""
+
+
 class PermissionDenied(Unavailable):
     """The part is there, but this user may not use it."""
 
@@ -79,6 +85,10 @@ class CommandFailed(Failed):
 
 class NotUndone(Failed):
     """A change failed and so did its undo: what is left behind is named in `why`."""
+
+
+class PartlyDone(Failed):
+    """A step was taken but for a part that is told and no reason to take all back."""
 
 
 class Undone(KvmnetError):

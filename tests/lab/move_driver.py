@@ -1,6 +1,6 @@
 """Runs inside a lab's host: a move of guests, with a fault at one of its steps.
 
-    move_driver.py GUEST[,GUEST…] TARGET FAULT began|done STEP
+    move_driver.py GUEST[,GUEST…] TARGET FAULT began|done STEP [replug]
 
 Beside the faults of `transaction_driver` there are those of a guest: it is shut down, renamed,
 removed or started in the middle. Exit status as there; 1: some guests were left out.
@@ -16,7 +16,7 @@ from transaction_driver import FAULTS, Saboteur, interrupt
 
 from kvmnet.errors import Interrupted, NotUndone, Undone
 from kvmnet.flow import guests
-from kvmnet.model.move import MovePlan
+from kvmnet.model.move import MovePlan, MoveWish
 from kvmnet.model.target import parse_target
 
 
@@ -29,14 +29,17 @@ def consent(plan: MovePlan) -> None:
 
 
 def main() -> int:
-    names, target, fault, moment, step = sys.argv[1:]
+    names, target, fault, moment, step, *how = sys.argv[1:]
     first = names.split(",")[0]
     FAULTS["shut-down"] = lambda: virsh("destroy", first)
     FAULTS["renamed"] = lambda: virsh("domrename", first, "renamed")
     FAULTS["removed"] = lambda: virsh("undefine", first)
     FAULTS["started"] = lambda: virsh("start", first)
     signal.signal(signal.SIGTERM, interrupt)
-    request = guests.MoveRequest(patterns=tuple(names.split(",")), target=parse_target(target))
+    request = guests.MoveRequest(
+        patterns=tuple(names.split(",")), target=parse_target(target),
+        wish=MoveWish(how="replug" if how else "auto"),
+    )  # fmt: skip
     try:
         moved = guests.carry_out(
             request, uri=None, command=" ".join(sys.argv), consent=consent,

@@ -113,6 +113,21 @@ def test_live_from_nat_to_the_lan_and_back(world: Lab, web: LabGuest) -> None:
     assert page(world, new) == ""
 
 
+def test_what_a_bridge_that_is_in_use_says_to_do_works(world: Lab, web: LabGuest) -> None:
+    kvmnet(world, "guest", "move", "web", "--to", "bridge:br0", "--yes")
+    refused = kvmnet(world, "bridge", "delete", "br0", "--yes", status=3).stderr
+    assert "guest web is plugged into it" in refused
+    (way,) = re.findall(r"kvmnet (guest move .*?);", refused)
+    kvmnet(world, *way.split(), "--yes")
+    assert nics(world, "web") == [("network", "default")]
+
+
+def test_a_new_address_is_the_one_that_is_told(world: Lab, off: str) -> None:
+    done = kvmnet(world, "guest", "move", off, "--to", "bridge:br0", "--mac", "new")
+    (told,) = re.findall(r"gets the MAC address ([0-9a-f:]+),", done.stdout + done.stderr)
+    assert told in virsh(world, "dumpxml", "--inactive", off)
+
+
 def test_undo_of_a_live_move(world: Lab, web: LabGuest) -> None:
     before = virsh(world, "dumpxml", "--inactive", "--security-info", "web")
     kvmnet(world, "guest", "move", "web", "--to", "bridge:br0", "--yes")

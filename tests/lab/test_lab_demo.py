@@ -52,10 +52,12 @@ class Notes:
 def test_the_story_comes_true(lab_name: str) -> None:
     notes = Notes()
     demo.tell(notes)
-    assert len(notes.chapters) == 11
+    assert len(notes.chapters) == 12
     text = "\n".join(notes.lines)
     assert "host$ kvmnet up --yes" in text
     assert "Hello from the internet" in text
+    assert "problem docker-forward-drop, network default" in text
+    assert "died at: policy drop of chain ip filter FORWARD, made by Docker" in text
     assert "Network is unreachable" in text
     assert "Connection refused" in text
     assert "host$ kvmnet guest move web --to bridge:br0 --yes" in text

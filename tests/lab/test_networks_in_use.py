@@ -118,11 +118,12 @@ def test_a_forced_stop_leaves_an_orphaned_tap_that_is_found_and_mended(
     gateway = gateway_of(lab, "six")
     stopped = kvmnet(lab, "network", "stop", "six", "--force")
     assert "web" in stopped.stderr and "orphaned tap" in stopped.stderr
-    (found,) = findings(lab, "orphaned-tap")
-    assert found["subject"] == "guest web"
-    assert found["fix"][0] == "kvmnet network start six"
+    (found,) = findings(lab, "network-inactive")
+    assert found["subject"] == "network six" and "web" in found["breaks"]
+    assert found["fix"] == ["kvmnet network start six"]
+    assert findings(lab, "orphaned-tap") == [], "one cause is one finding"
     kvmnet(lab, *shlex.split(found["fix"][0])[1:])
-    assert findings(lab, "orphaned-tap") == []
+    assert findings(lab, "network-inactive") == findings(lab, "orphaned-tap") == []
     assert reaches_the_host(guest, gateway)
 
 
@@ -174,7 +175,8 @@ def test_a_forced_delete_tells_what_becomes_of_the_guest(lab: Lab, guest: LabGue
     done = kvmnet(lab, "network", "delete", "six", "--yes", "--force")
     assert "web" in done.stderr and "orphaned tap" in done.stderr
     assert "six" not in sh(lab, "virsh net-list --all --name").split()
-    assert [x["subject"] for x in findings(lab, "orphaned-tap")] == ["guest web"]
+    (found,) = findings(lab, "network-inactive")
+    assert found["subject"] == "network six" and "used by: web" in found["evidence"]
     guest.remove()
 
 

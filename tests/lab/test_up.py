@@ -113,7 +113,7 @@ def test_a_firewall_that_drops_is_opened_narrowly_and_with_consent(clean: Lab) -
     clean.kvmnet("up")
     clean.run("host", ["nft", "-f", "-"], stdin=DROP_ALL)
     refused = clean.kvmnet("up", accept=(3,))
-    assert "input-drop-dhcp" in refused.stderr and "forward-drop" in refused.stderr
+    assert "input-drop-dhcp" in refused.stderr and "firewall-drop" in refused.stderr
     assert "chain inet filter input: policy drop" in refused.stderr
     ruleset = clean.run("host", ["nft", "list", "table", "inet", "filter"]).stdout
     assert "kvmnet" not in ruleset
@@ -130,7 +130,7 @@ def test_forwarding_that_was_turned_off_is_turned_on_with_consent(clean: Lab) ->
     clean.kvmnet("up")
     clean.run("host", ["sysctl", "-w", "net.ipv4.ip_forward=0"])
     refused = clean.kvmnet("up", accept=(3,))
-    assert "forwarding-off" in refused.stderr
+    assert "ip-forward-off" in refused.stderr
     clean.kvmnet("up", "--yes")
     assert clean.run("host", ["sysctl", "-n", "net.ipv4.ip_forward"]).stdout == "1\n"
 

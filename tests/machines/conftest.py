@@ -26,11 +26,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 class Machines:
     """Where tests get machines from: `with machines.container("netplan", "dhcp") as m`."""
 
-    def container(self, manager: str, config: str = "static", *, nics: int = 1) -> Container:
-        """A container of the first tier: a second."""
+    def container(
+        self, manager: str, config: str = "static", *, nics: int = 1, more: tuple[str, ...] = ()
+    ) -> Container:
+        """A container of the first tier, with these packages besides: a second."""
         try:
             images.check()
-            return Container(manager, config, nics=nics)
+            return Container(manager, config, nics=nics, more=more)
         except KvmnetError as error:
             pytest.fail(f"no machine: {error}; {error.hint}", pytrace=False)
 

@@ -29,10 +29,12 @@ _PATH = "PATH=/usr/local/lib/stub:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/
 class Container(Machine):
     """A container, running when it is made."""
 
-    def __init__(self, manager: str, config: str = "static", *, nics: int = 1) -> None:
+    def __init__(
+        self, manager: str, config: str = "static", *, nics: int = 1, more: Sequence[str] = ()
+    ) -> None:
         super().__init__(manager, config)
         self.nics = nics
-        root = images.tree(manager)
+        root = images.tree(manager, more)
         self.lan = lan.Lan(ipv6=config == "dual")
         self._cgroup = f"kvmnet-machine-{os.getpid()}-{self.lan.pid}"
         self._init = 0

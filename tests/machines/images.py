@@ -55,6 +55,8 @@ Builder = Callable[[Path], object]
 """Makes a file or folder at the path that it is given."""
 
 BUILD_S = 600.0
+APT_S = 60.0
+"""Without a cache of its own, apt reads all of its lists each time."""
 DISK_SIZE = "1500M"
 _LEFT_OUT = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*")
 
@@ -79,10 +81,13 @@ def check() -> None:
         )  # fmt: skip
 
 
-def tree(manager: str) -> Path:
-    """The root folder of a machine with this manager. Raises `Unavailable`."""
+def tree(manager: str, more: Sequence[str] = ()) -> Path:
+    """The root folder of a machine with this manager, and more packages. Raises `Unavailable`.
+
+    Services of those packages are there, and not started.
+    """
     with _building() as folder:
-        return _tree(folder, manager)
+        return _tree(folder, manager) if not more else _larger_tree(folder, manager, more)
 
 
 def disk(manager: str) -> Path:
@@ -104,7 +109,8 @@ def disk(manager: str) -> Path:
 def libraries() -> Path:
     """kvmnet's Python libraries in one folder, compiled: only those, and nothing of the tests'."""
     site = _site_packages()
-    names = [path.name for path in sorted(site.glob("*.dist-info"))]
+    every = (path.name for path in sorted(site.glob("*.dist-info")))
+    names = [name for name in every if name.lower().startswith(LIBRARIES)]
     digest = _digest((_recipe(_copy_libraries), sys.version, *LIBRARIES, *names))
     with _building() as folder:
         return _ensure(folder, "libraries", digest, lambda to: _copy_libraries(site, to))
@@ -114,7 +120,8 @@ def stage(target: Path) -> None:
     """A new folder with this checkout's kvmnet and its libraries, for /opt/kvmnet, compiled."""
     shutil.copytree(ROOT / "src/kvmnet", target / "src/kvmnet")
     _command([sys.executable, "-m", "compileall", "-q", str(target / "src")])
-    shutil.copytree(libraries(), target / "lib", symlinks=True)
+    with _building():  # another checkout's libraries may take the place of these
+        shutil.copytree(libraries(), target / "lib", symlinks=True)
 
 
 def generic_kernel() -> kernel.Kernel:
@@ -209,6 +216,32 @@ def _tree(folder: Path, manager: str) -> Path:
     )
 
 
+def _larger_tree(folder: Path, manager: str, more: Sequence[str]) -> Path:
+    own = _tree(folder, manager)
+    digest = _digest((own.name, _recipe(_add), *_versions(more)))
+    name = "-".join(("tree", manager, *more))
+    return _ensure(folder, name, digest, lambda to: _add(own, more, to))
+
+
+def _add(tree: Path, more: Sequence[str], target: Path) -> None:
+    _command(["cp", "-a", str(tree), str(target)])
+    resolver = target / "etc/resolv.conf"
+    told = os.readlink(resolver) if resolver.is_symlink() else None
+    resolver.unlink(missing_ok=True)
+    shutil.copyfile("/etc/resolv.conf", resolver)
+    shutil.copyfile("/etc/hosts", target / "etc/hosts")
+    in_tree = ["unshare", "-mpi", "--fork", "--kill-child", "chroot", str(target)]
+    _command([*in_tree, "apt-get", "-q", "update"])
+    _command([*in_tree, "apt-get", "-y", "-q", "--no-install-recommends", "install", *more])
+    _command([*in_tree, "systemctl", "disable", *more])
+    _command([*in_tree, "apt-get", "clean"])
+    shutil.rmtree(target / "var/lib/apt/lists")
+    (target / "etc/hosts").write_text("127.0.0.1 localhost\n")
+    if told is not None:
+        resolver.unlink()
+        resolver.symlink_to(told)
+
+
 def _install(folder: Path, manager: str, base_digest: str, target: Path) -> None:
     """The base's tree with one manager's packages in addition, nothing of them started."""
     base = _ensure(folder, "base", base_digest, _bootstrap)
@@ -293,7 +326,7 @@ def _apt_options() -> str:
 
 def _versions(names: Sequence[str]) -> list[str]:
     """The versions that apt would install now."""
-    text = run(["apt-cache", "policy", *names]).stdout
+    text = run(["apt-cache", "policy", *names], timeout=APT_S).stdout
     return [line.strip() for line in text.splitlines() if not line.startswith(" ")
             or "Candidate:" in line]  # fmt: skip
 
@@ -336,12 +369,20 @@ def _site_packages() -> Path:
     return ROOT / f".venv/lib/python3.{sys.version_info.minor}/site-packages"
 
 
+_BOUND = (
+    "setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--fork", "--kill-child",
+    "--mount-proc",
+)  # fmt: skip
+"""A part of the recipe ends with who runs it, and so does all that it has mounted: else the next
+would find half a tree, and file systems of this machine in it."""
+
+
 def _command(words: Sequence[str]) -> None:
     """Run a part of the recipe; what it said is in the error. Raises `Unavailable`."""
     environment = {"DEBIAN_FRONTEND": "noninteractive", "TMPDIR": tempfile.gettempdir()}
     path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
     try:
-        run(words, timeout=BUILD_S, env={**environment, "PATH": path})
+        run([*_BOUND, *words], timeout=BUILD_S, env={**environment, "PATH": path})
     except CommandFailed as error:
         raise Unavailable(
             f"the machines for tests could not be built: `{words[0]}` failed", why=str(error),

@@ -182,6 +182,8 @@ class Machine(abc.ABC):
         """Wait until systemd has started everything and the NIC, or its bridge, is configured."""
         self.run(["systemctl", "is-system-running", "--wait"], check=False, timeout=timeout)
         lan.wait_for("an address", lambda: self.address_holder() != "", timeout)
+        # A hotplugged NIC's ifup is no part of the boot, and writes resolv.conf after the address.
+        lan.wait_for("managers at rest", self._is_at_rest, timeout)
         link = self.address_holder()
         self.wait_for_address(link)
         if self.config == "dual":  # one of its own making, and one by DHCPv6 where that is asked
@@ -194,6 +196,11 @@ class Machine(abc.ABC):
         self.run(["systemd-run", "--quiet", "--unit=echo", "python3",
                   "/usr/local/lib/machines/echo.py"])  # fmt: skip
         lan.wait_for("the echo server", lambda: ":7777" in self.script("ss -Hltn sport 7777"))
+
+    def _is_at_rest(self) -> bool:
+        jobs = self.script("systemctl list-jobs --no-legend 2>/dev/null | grep -v '^No jobs' || "
+                           "pgrep -x 'ifup|dhclient-script' || true")  # fmt: skip
+        return not jobs.strip()
 
     @contextlib.contextmanager
     def watched(self, every_ms: float = 10.0) -> Iterator[Watch]:

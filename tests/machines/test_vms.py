@@ -7,8 +7,9 @@ import time
 import msgspec
 import pytest
 
-from machines import images, scenarios
+from machines import images, lasting, scenarios
 from machines.conftest import Machines
+from machines.diagnosis import diagnose, names
 from machines.machine import Machine
 from machines.scenarios import CREATE, Before
 
@@ -69,6 +70,27 @@ def test_rebooted_half_way_it_comes_up_as_it_was(
         scenarios.assert_nothing_open(m)
 
 
+def test_the_clock_is_set_in_the_middle_and_no_deadline_moves(machines: Machines) -> None:
+    with machines.vm("networkd", "static") as m:
+        before = scenarios.look(m)
+        job = scenarios.begin_unconfirmed(m, 120)
+        for way in ("6 years ago", "6 years"):
+            m.script(f"date -s 'now + {way}'")
+            time.sleep(1.5)  # the guard looks once a second
+        assert m.is_bridged() and not job.ended
+        m.kvmnet("confirm")
+        assert job.wait().status == 0
+        m.kvmnet("undo", "--yes")
+        scenarios.assert_back(m, before)
+        job = scenarios.begin_unconfirmed(m, 6)
+        began = time.monotonic()
+        m.script("date -s 'now + 1 year ago'")
+        assert job.wait().status == 4
+        assert time.monotonic() - began < scenarios.BACK_S
+        scenarios.assert_back(m, before)
+        scenarios.assert_nothing_open(m)
+
+
 def test_a_bond_and_a_vlan_become_ports_and_frames_can_be_filtered(machines: Machines) -> None:
     with machines.vm("networkd", "bond", nics=2) as m:
         before = scenarios.look(m)
@@ -85,13 +107,40 @@ def test_a_bond_and_a_vlan_become_ports_and_frames_can_be_filtered(machines: Mac
         assert m.addresses("br10") == {"10.78.0.20/24"}
         routes = frozenset(x.replace("dev enp0s4.10", "dev br10") for x in before.routes)
         before = msgspec.structs.replace(before, routes=routes)
+        lasting.mend(m)
         m.reboot()
         scenarios.assert_bridged(m, before)
+        lasting.assert_lasts(m)
         links = m.links()
         assert links["enp0s4"]["master"] == "br7"
         assert links["enp0s4.10"]["master"] == "br10"
         assert m.addresses("br10") == {"10.78.0.20/24"}
         assert links["br0"]["linkinfo"]["info_data"]["vlan_filtering"] == 1
+        assert names(diagnose(m)) == []
+        assert names(diagnose_with_a_guest(m, 1)) == []
+        assert names(diagnose_with_a_guest(m, 20)) == [("vlan-missing", "guest web")]
+
+
+ADD_GUEST = """
+import json
+document = json.load(open("/run/state.json"))
+nic = {"type": "bridge", "mac": "52:54:00:00:07:07", "source": "br0", "target": "tap7"}
+document["state"]["guests"] = [{
+    "connection": "qemu:///system", "name": "web", "uuid": "0f0f0f0f-0000-4000-8000-000000000001",
+    "state": "running", "active": True, "persistent": True, "live_nics": [nic]}]
+json.dump(document, open("/run/state.json", "w"))
+"""
+
+
+def diagnose_with_a_guest(m: Machine, vlan: int) -> object:
+    """The machine's State with a guest put into it whose tap is a port of br0 in that VLAN."""
+    m.script(
+        "ip link show tap7 || ip tuntap add tap7 mode tap; ip link set tap7 master br0 up; "
+        f"bridge vlan del dev tap7 vid 1; bridge vlan add dev tap7 vid {vlan} pvid untagged; "
+        "kvmnet state save /run/state.json"
+    )
+    m.run(["python3", "-c", ADD_GUEST])
+    return diagnose(m, "--state", "/run/state.json")
 
 
 VLAN_SETUP = """
@@ -127,6 +176,13 @@ def test_a_vlan_keeps_its_frames_when_the_nic_below_it_becomes_a_port(
         m.run(["ping", "-c", "2", "-W", "5", "10.7.0.2"])
 
 
+WIRELESS_BRIDGE = {
+    "30-br5.netdev": "[NetDev]\nName=br5\nKind=bridge\n",
+    "30-br5.network": "[Match]\nName=br5\n[Network]\nLinkLocalAddressing=no\n",
+    "31-br5-port.network": "[Match]\nName=wlan1\n[Network]\nBridge=br5\n",
+}
+
+
 def test_a_wireless_nic_is_refused_unless_it_speaks_with_four_addresses(
     machines: Machines,
 ) -> None:
@@ -144,3 +200,8 @@ def test_a_wireless_nic_is_refused_unless_it_speaks_with_four_addresses(
         allowed = m.kvmnet("bridge", "create", "br7", "--port", "wlan0", "--yes", check=False)
         assert allowed.status == 0, allowed
         assert m.links()["wlan0"]["master"] == "br7"
+        for name, text in WIRELESS_BRIDGE.items():
+            m.write(f"/etc/systemd/network/{name}", text)
+        m.run(["networkctl", "reload"])
+        scenarios.wait_for("br5", lambda: "br5" in m.links())
+        assert names(diagnose(m)) == [("wireless-uplink", "bridge br5")]

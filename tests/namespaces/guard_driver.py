@@ -1,6 +1,7 @@
 """Runs inside a world: one change of its network, with a fault at one of its steps.
 
-    guard_driver.py FAULT began|done STEP [auto|manual=SECONDS|none] [step seconds]
+    guard_driver.py FAULT began|done STEP [auto|manual=SECONDS|none] [step seconds] \
+        [seconds that verifying takes] [seconds that it may take]
 
 The plan touches all that the guard has to put back: a file, a kernel setting, an address, a
 manager's files. Exit status: 0 kept, 3 refused, 4 undone, 130 interrupted, 5 not undone.
@@ -11,11 +12,14 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from pathlib import Path
+
+import msgspec
 
 from kvmnet.adapters import arrange, journal
 from kvmnet.errors import Failed, Interrupted, NotUndone, Refused, Undone
-from kvmnet.flow import guard, rollback
+from kvmnet.flow import rollback
 from kvmnet.flow.apply import apply, changing
 from kvmnet.model.arrangement import Arrangement, LinkTarget
 from kvmnet.model.check import AddressThere, GatewayAnswers
@@ -133,16 +137,17 @@ class Saboteur:
 
 
 def main() -> int:
-    fault, moment, step, how, seconds = (*sys.argv[1:], *("auto", "30")[len(sys.argv) - 4 :])
+    defaults = ("auto", "30", "0", "30")
+    fault, moment, step, how, seconds, takes, may = (*sys.argv[1:], *defaults[len(sys.argv) - 4 :])
     by, _, within = how.partition("=")
-    confirm = Confirm(by=by, within_s=int(within or "60"))  # type: ignore[arg-type]
+    confirm = msgspec.convert({"by": by, "within_s": int(within or "60")}, Confirm)
     rollback.STEP_S = rollback.HAND_OVER_S = float(seconds)
     watcher = Saboteur(fault, moment, int(step))
     try:
-        with changing("the driver", watcher), guard.standing_by() as standby:
+        with changing("the driver", watcher):
             apply(
-                plan(), uri=None, command="the driver", verify=lambda: None, watcher=watcher,
-                confirm=confirm, standby=standby,
+                plan(), uri=None, command="the driver", verify=lambda: time.sleep(float(takes)),
+                watcher=watcher, confirm=confirm, verify_within_s=float(may),
             )  # fmt: skip
     except (Undone, Interrupted, NotUndone, Refused) as error:
         print(error)

@@ -36,6 +36,11 @@ SETUP = (
     "neighbour add proxy 10.9.0.99 dev eth0",
     "neighbour add 10.9.0.98 lladdr 02:00:00:00:00:98 dev eth0 nud permanent",
 )
+FLAGS = (
+    "isolated on learning off hairpin on priority 7 cost 55 guard on mcast_flood off "
+    "mcast_router 2 group_fwd_mask 8 neigh_suppress on fastleave on"
+)
+"""That the kernel forgets with the port."""
 MAY_MISS = 1
 """Packets of one every 0.5 ms that may fall into the moment in which the kernel's own br_add_if has
 taken the NIC's frames and the port does not forward yet. On a quiet machine none does; `ip` one by
@@ -161,6 +166,7 @@ def test_killed_after_any_command_the_undo_leads_back(
 ) -> None:
     if verb == "delete":
         drive(world, "create")
+        world.ip(f"link set eth0 type bridge_slave {FLAGS}")
     outcome = drive(world, "kill", verb)
     assert outcome["moments"] > 30
     assert outcome["differences"] == {}

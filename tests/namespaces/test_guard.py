@@ -134,6 +134,22 @@ def test_a_kvmnet_that_hangs_is_killed_at_its_deadline(host: Host, step: int) ->
     wait_for("the guard's end", lambda: host.leftovers() == "")
 
 
+def test_a_verification_longer_than_a_step_is_let_work_as_long_as_it_may(host: Host) -> None:
+    status, said = host.finish(host.drive("none", "done", "0", "auto", "2", "10", "15"))
+    assert status == 0, said
+    assert host.last()["outcome"] == "kept"
+    assert "10.1.1.9/24" in host.look()
+
+
+def test_a_verification_that_hangs_is_killed_and_undone(host: Host) -> None:
+    before = host.look()
+    host.finish(host.drive("none", "done", "0", "auto", "2", "50", "1"))
+    wait_for("the guard", lambda: host.last()["outcome"] != "open", 10)
+    assert host.last()["outcome"] == "undone"
+    assert "hung" in host.last()["why"]
+    assert host.look() == before
+
+
 def test_with_the_guard_killed_too_the_next_kvmnet_puts_it_back(host: Host) -> None:
     before = host.look()
     driver = host.drive("SIGSTOP", "done", "3")

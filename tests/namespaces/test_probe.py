@@ -8,11 +8,11 @@ import signal
 import subprocess
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from .conftest import KVMNET, World, children, wait_for
+from .probes import far_host, nothing_is_left, probe, verdicts
 
 FAKE_SERVER = """
 import socket, sys
@@ -47,24 +47,6 @@ while True:
 """
 
 
-def probe(world: World, *words: str, status: int | None = 0) -> dict[str, Any]:
-    done = world.run(*KVMNET, "probe", "bridge:br7", "--json", *words, check=False)
-    assert status is None or done.returncode == status, done.stdout + done.stderr
-    document = json.loads(done.stdout)
-    assert document["format"] == "kvmnet.probe"
-    report: dict[str, Any] = document["report"]
-    report["by_name"] = {step["name"]: step for step in report["steps"]}
-    return report
-
-
-def verdicts(report: dict[str, Any]) -> dict[str, str]:
-    return {name: step["verdict"] for name, step in report["by_name"].items()}
-
-
-def nothing_is_left(world: World) -> bool:
-    return not any(name.startswith("kvmnet-") for name in world.links())
-
-
 @pytest.fixture
 def lan(world: World) -> World:
     """A bridge with a machine on it and a DHCP server that does not wait."""
@@ -83,7 +65,8 @@ def test_healthy_network_is_quick_and_left_as_it_was(lan: World) -> None:
     assert report["ms"] < 2000
     assert verdicts(report) == {
         "link": "ok", "dhcp": "ok", "address": "ok", "gateway": "ok", "host": "ok", "dns": "ok",
-        "target": "ok", "path-mtu": "ok", "ipv6": "skipped", "release": "ok",
+        "target": "ok", "path-mtu": "ok", "ipv6": "skipped", "latency": "ok",
+        "dhcp-servers": "ok", "release": "ok",
     }  # fmt: skip
     lease = report["lease"]
     assert lease["server"] == lease["router"] == "10.7.0.1"
@@ -200,22 +183,6 @@ def test_dead_dns_server(world: World) -> None:
     assert dns["verdict"] == "failed" and dns["detail"] == "10.7.0.200 does not answer"
 
 
-def far_host(world: World, *, mtu: int, black_hole: bool) -> None:
-    """10.99.0.2 behind a router (the world itself) with a narrower link."""
-    far = world.machine()
-    world.ip(f"link add far type veth peer name eth0 netns {far.pid}")
-    world.ip("address add 10.99.0.1/24 dev far")
-    world.ip(f"link set far mtu {1500 if black_hole else mtu} up")
-    far.ip("address add 10.99.0.2/24 dev eth0")
-    far.ip("link set eth0 up")
-    far.ip("route add default via 10.99.0.1")
-    world.run("sysctl", "-qw", "net.ipv4.ip_forward=1")
-    if black_hole:
-        world.run("nft", "add table ip t")
-        world.run("nft", "add chain ip t f { type filter hook forward priority 0 ; }")
-        world.run("nft", f"add rule ip t f ip length > {mtu} drop")
-
-
 @pytest.mark.parametrize("mtu", [1400, 1281])
 def test_narrow_path_that_a_router_reports(lan: World, mtu: int) -> None:
     far_host(lan, mtu=mtu, black_hole=False)
@@ -300,10 +267,10 @@ def test_killed_stand_in_is_told_and_leaves_no_cable(world: World) -> None:
     [
         (["bridge:nosuch"], 1, "there is no bridge nosuch"),
         (["bridge:lo"], 3, "it is no bridge"),
-        (["br7"], 2, "network:NAME or bridge:NAME"),
-        (["bridge:"], 2, "network:NAME or bridge:NAME"),
+        (["br7"], 2, "network:NAME, bridge:NAME or guest:NAME"),
+        (["bridge:"], 2, "network:NAME, bridge:NAME or guest:NAME"),
         (["bridge:\x1b[31mx"], 1, "there is no bridge"),
-        (["bridge:br7", "--to", "a b"], 2, "not a DNS domain"),
+        (["bridge:br7", "--to", "a b"], 2, "nothing to connect to"),
         (["bridge:br7", "--to", "10.0.0.1:99999"], 2, "nothing to connect to"),
         (["bridge:br7", "--to", "10.0.0.1:"], 2, "nothing to connect to"),
         (["bridge:br7", "--to", "[::1"], 2, "nothing to connect to"),

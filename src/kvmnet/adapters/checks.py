@@ -10,10 +10,11 @@ import socket
 import threading
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from ipaddress import ip_address
 
 from kvmnet.adapters import kernel, neighbours, reach, tcp
+from kvmnet.adapters.at_once import at_once
 from kvmnet.adapters.ways import Seen, look
 from kvmnet.errors import Failed, KvmnetError
 from kvmnet.formats.route_get import Way
@@ -33,7 +34,6 @@ from kvmnet.model.values import Ip
 
 ROUND_S = 1.5
 """How long one check may take: a lost packet is sent again in that time."""
-_AT_ONCE = 16
 _BETWEEN_S = 0.1
 _NAMED = 5
 
@@ -61,26 +61,40 @@ def prove(checks: tuple[Check, ...], *, within_s: float) -> None:
     )
 
 
-def measure(checks: Sequence[Check], *, wait_s: float = ROUND_S) -> tuple[str | None, ...]:
-    """Make all checks at once: None for each that passes, else the evidence against it."""
+def measure(
+    checks: Sequence[Check], *, wait_s: float = ROUND_S, seen: Seen | None = None
+) -> tuple[str | None, ...]:
+    """Make all checks at once: None for each that passes, else the evidence against it.
+
+    `seen` is the kernel of a moment ago; where it does not tell enough the kernel is asked again.
+    """
     connections = [x for x in checks if isinstance(x, ConnectionLives)]
-    try:
-        seen = _look(checks)
-    except KvmnetError as error:
-        return (str(error),) * len(checks)
-    with ThreadPoolExecutor(max_workers=_AT_ONCE) as pool:
-        lives = pool.submit(_connections, connections, wait_s)
-        results = [
-            None if isinstance(x, ConnectionLives) else pool.submit(_evidence, x, seen, wait_s)
-            for x in checks
-        ]
-        silent = iter(lives.result())
-        return tuple(next(silent) if one is None else one.result() for one in results)
+    others = [x for x in checks if not isinstance(x, ConnectionLives)]
+    found: dict[Check, str | None] = {}
+
+    def ask_others() -> None:
+        try:
+            now = _look(others, seen)
+        except KvmnetError as error:
+            found.update(dict.fromkeys(others, str(error)))
+            return
+        at_once([partial(ask, x, now) for x in others])
+
+    def ask(check: Check, now: Seen) -> None:
+        found[check] = _evidence(check, now, wait_s)
+
+    def ask_connections() -> None:
+        found.update(zip(connections, _connections(connections, wait_s), strict=True))
+
+    at_once([ask_connections, ask_others] if connections else [ask_others])
+    return tuple(found[x] for x in checks)
 
 
-def _look(checks: Sequence[Check]) -> Seen:
+def _look(checks: Sequence[Check], seen: Seen | None) -> Seen:
     asked = [x.destination for x in checks if isinstance(x, RouteLeads)]
     asked += [x.ip for x in checks if isinstance(x, GatewayAnswers) and not _is_link_local(x.ip)]
+    if seen is not None and seen.ways.keys() >= set(asked):
+        return seen
     kernels = any(isinstance(x, AddressThere | LinkAddressed) for x in checks)
     return look(asked) if asked or kernels else Seen(addresses=(), ways={})
 

@@ -28,7 +28,7 @@ def present_connections(
     me = os.getuid() if uid is None else uid
     base = Path.home() if home is None else home
     found: list[str] = []
-    if any((run / "libvirt" / name).exists() for name in _SOCKETS):
+    if system_is_there(run):
         found.append(SYSTEM)
     own = run / "user" / str(me)
     config = Path(os.environ.get("XDG_CONFIG_HOME") or base / ".config") / "libvirt" / "qemu"
@@ -41,6 +41,11 @@ def present_connections(
             if user != own and (socket := _socket(user)) is not None
         ]
     return tuple(found)
+
+
+def system_is_there(run: Path = Path("/run")) -> bool:
+    """Whether the system's libvirt has a socket, which starts it where it does not run."""
+    return any((run / "libvirt" / name).exists() for name in _SOCKETS)
 
 
 def _socket(runtime: Path) -> Path | None:

@@ -18,14 +18,13 @@ from kvmnet.formats import dhcp
 from kvmnet.formats.dhcp import DhcpMessage
 from kvmnet.formats.ethernet import (
     BROADCAST,
-    IPV4,
     Udp,
     decode_ipv4,
     decode_udp,
     mac_text,
     udp_frame,
 )
-from kvmnet.model.probe import ProbeLease
+from kvmnet.model.probe import DhcpServer, ProbeLease
 from kvmnet.model.standin import LeaseResult
 from kvmnet.model.values import Ip, Mac
 
@@ -39,6 +38,8 @@ class _Reply(NamedTuple):
     message: DhcpMessage
     server_mac: Mac
     bad_checksum: bool
+    at: float
+    """When it came, on the monotonic clock."""
 
 
 class DhcpClient:
@@ -51,7 +52,7 @@ class DhcpClient:
         self._xid = secrets.randbits(32)
         self._begin = time.monotonic()
         self._sent = 0
-        self._servers: dict[Ip, None] = {}
+        self._offers: dict[tuple[Ip, Mac], _Reply] = {}
         self.claimed: ProbeLease | None = None
         """What was asked for: the server may count it as ours, confirmed or not."""
 
@@ -64,7 +65,7 @@ class DhcpClient:
         discovers = self._sent
         if first is None:
             return LeaseResult(outcome="silent", discovers=discovers)
-        offer_ms = (time.monotonic() - self._begin) * 1000
+        offer_ms = (first.at - self._begin) * 1000
         offer = first.message
         self._sent = 0
         self.claimed = _lease(first)
@@ -79,7 +80,7 @@ class DhcpClient:
             discovers=discovers,
             requests=self._sent,
         )
-        result = msgspec.structs.replace(result, servers=tuple(self._servers))
+        result = msgspec.structs.replace(result, servers=self._servers())
         if last is None:
             return result
         if last.message.type == dhcp.NAK:
@@ -90,6 +91,34 @@ class DhcpClient:
         bad = first.bad_checksum or last.bad_checksum
         self.claimed = msgspec.structs.replace(lease, bad_checksum=bad)
         return msgspec.structs.replace(result, outcome="bound", lease=self.claimed)
+
+    def more_offers(self, linger_s: float) -> tuple[DhcpServer, ...]:
+        """Every server that has made an offer by now, or does so until `linger_s` after the first.
+
+        Nothing is waited for where no server ever answered.
+        """
+        if self._offers:
+            first = min(x.at for x in self._offers.values())
+            # What has come in already is read even if the time is over.
+            self._receive(set(), max(first + linger_s, time.monotonic() + 0.005), None)
+        return self._servers()
+
+    def _servers(self) -> tuple[DhcpServer, ...]:
+        return tuple(
+            DhcpServer(
+                ip=ip,
+                mac=mac,
+                offered=reply.message.yiaddr,
+                router=dhcp.default_router(reply.message),
+                dns=reply.message.ips(dhcp.DNS_SERVERS),
+                bad_checksum=reply.bad_checksum,
+                ms=(reply.at - self._begin) * 1000,
+            )
+            for (ip, mac), reply in self._offers.items()
+        )
+
+    def close(self) -> None:
+        self._socket.__exit__()
 
     def _secs(self) -> int:
         return int(time.monotonic() - self._begin)
@@ -138,12 +167,12 @@ class DhcpClient:
             message = dhcp.decode(udp.payload)
             if message is None or not self._is_mine(message):
                 continue
-            if message.type == dhcp.OFFER:
-                self._servers[_server(message)] = None
-            if message.type not in kinds or server not in (None, message.options[dhcp.SERVER_ID]):
-                continue
             bad = received.checksum_ready and not udp.checksum_ok
-            return _Reply(message, received.frame.source, bad)
+            reply = _Reply(message, received.frame.source, bad, received.at)
+            if message.type == dhcp.OFFER:
+                self._offers.setdefault((_server(message), reply.server_mac), reply)
+            if message.type in kinds and server in (None, message.options[dhcp.SERVER_ID]):
+                return reply
         return None
 
     def _is_mine(self, message: DhcpMessage) -> bool:
@@ -174,10 +203,6 @@ def give_back(sock: PacketSocket, lease: ProbeLease) -> None:
             destination_mac=lease.server_mac,
         )
     )
-
-
-def open_socket(nic: str, lifeline: int) -> PacketSocket:
-    return PacketSocket(nic, IPV4, lifeline=lifeline)
 
 
 def _pauses() -> Iterator[float]:

@@ -8,14 +8,22 @@ from pathlib import Path
 
 from kvmnet.errors import Failed, NotFound, PermissionDenied, Unavailable
 
+_UNFINISHED = ".kvmnet~"
+"""How the name of a file ends that is not whole yet; no network manager reads such a one."""
+
 
 def read_text(path: Path) -> str:
     """The file's text, with its ends of line as they are.
 
     Raises `NotFound`, `PermissionDenied` or `Unavailable`.
     """
+    return read_bytes(path).decode("utf-8", "surrogateescape")
+
+
+def read_bytes(path: Path) -> bytes:
+    """What is in the file. Raises `NotFound`, `PermissionDenied` or `Unavailable`."""
     try:
-        return path.read_bytes().decode("utf-8", "surrogateescape")
+        return path.read_bytes()
     except FileNotFoundError:
         raise NotFound(f"{path} does not exist") from None
     except PermissionError:
@@ -54,10 +62,12 @@ def put(path: Path, text: str, *, mode: int, owner: tuple[int, int]) -> None:
     """`write_atomic` with exactly this mode and owner (uid, gid); its folder is made if need be.
 
     A file that is so already is left alone: that needs no room on the disk. Where the path is a
-    symbolic link, the file that it names is meant, and the link stays.
+    symbolic link, the file that it names is meant, and the link stays. What a killed kvmnet left
+    of writing it goes.
     """
     try:
         path = path.resolve() if path.is_symlink() else path
+        _forget_unfinished(path)
         path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         old = path.stat() if path.exists() else None
     except OSError as error:
@@ -72,7 +82,7 @@ def _replace(path: Path, text: str, mode: int, owner: tuple[int, int] | None) ->
     try:
         import tempfile  # late: most commands only read
 
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        handle, temporary = tempfile.mkstemp(_UNFINISHED, f".{path.name}.", path.parent)
         try:
             with os.fdopen(handle, "wb") as stream:
                 if owner is not None:
@@ -122,7 +132,11 @@ def symlink(path: Path, target: str) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file for good; it is no error if it is gone already."""
+    """Remove a file for good; it is no error if it is gone already.
+
+    What a killed kvmnet left of writing it goes too.
+    """
+    _forget_unfinished(path)
     if not os.path.lexists(path):  # asked first: a read-only file system refuses even that
         return
     try:
@@ -130,6 +144,13 @@ def remove(path: Path) -> None:
         _sync_directory(path.parent)
     except OSError as error:
         raise Failed(f"{path} could not be removed", why=error.strerror or "") from None
+
+
+def _forget_unfinished(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        for name in os.listdir(path.parent):
+            if name.startswith(f".{path.name}.") and name.endswith(_UNFINISHED):
+                os.unlink(path.parent / name)
 
 
 def _sync_directory(path: Path) -> None:

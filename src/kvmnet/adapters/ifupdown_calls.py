@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from kvmnet.adapters import files
@@ -26,6 +27,8 @@ BIND_S = 30.0
 """An answer to INIT-REBOOT takes milliseconds; without one dhclient begins again after 10 s."""
 END_S = 3.0
 LINK_LOCAL_S = 5.0
+_DHCPCD_STATE = re.compile(r"(-[46])?\.[a-z]+[46]?l*")
+"""What dhcpcd adds to a link's name: `.dhcp`, `.dhcp6`, `.ra`, `.link`, `.ipv4ll`, `-4.pid` …"""
 DNS_HOOKS = ("000resolvconf", "resolvconf", "resolved")
 
 
@@ -93,7 +96,7 @@ def move(call: DhclientMoved) -> None:
 def running(client: DhcpClient) -> tuple[int, ...]:
     """The processes that serve this link in this network namespace, the first one first."""
     if client.program == "dhcpcd":
-        first = [x for x, argv in processes("dhcpcd") if _title(argv).startswith(f"{client.link} ")]
+        first = [x for x, argv in processes("dhcpcd") if is_dhcpcd_of(argv, client.link)]
         return tuple(y for x in first for y in (x, *_below(x)))
     return tuple(
         pid
@@ -102,9 +105,9 @@ def running(client: DhcpClient) -> tuple[int, ...]:
     )
 
 
-def _title(argv: tuple[str, ...]) -> str:
-    """`eth0 [ip4] [ip6]` of the process title `dhcpcd: eth0 [ip4] [ip6]`, and a space."""
-    return f"{argv[0].partition(': ')[2] or ' '.join(argv[1:])} "
+def is_dhcpcd_of(argv: Sequence[str], link: str) -> bool:
+    """Whether the process title is `dhcpcd: eth0 [ip4] [ip6]` for this link."""
+    return f"{argv[0].partition(': ')[2] or ' '.join(argv[1:])} ".startswith(f"{link} ")
 
 
 def _below(pid: int) -> Iterator[int]:
@@ -116,16 +119,20 @@ def _below(pid: int) -> Iterator[int]:
                 yield from _below(child)
 
 
-def processes(program: str) -> Iterator[tuple[int, tuple[str, ...]]]:
-    """Processes of a program in this network namespace (containers' are not), with arguments."""
+def processes(*programs: str) -> Iterator[tuple[int, tuple[str, ...]]]:
+    """Processes of these programs, with arguments; in this network namespace, not containers'."""
     own = os.readlink("/proc/self/ns/net")
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdecimal():
-            with contextlib.suppress(OSError):
-                argv = (folder / "cmdline").read_bytes().decode("utf-8", "replace").split("\0")[:-1]
-                name = os.path.basename(argv[0].partition(": ")[0]) if argv else ""
-                if name == program and os.readlink(folder / "ns/net") == own:
-                    yield int(folder.name), tuple(argv)
+    for pid in filter(str.isdecimal, os.listdir("/proc")):
+        with contextlib.suppress(OSError):
+            with open(f"/proc/{pid}/cmdline", "rb") as file:
+                argv = file.read().decode("utf-8", "replace").split("\0")[:-1]
+            if argv and name_of(argv) in programs and os.readlink(f"/proc/{pid}/ns/net") == own:
+                yield int(pid), tuple(argv)
+
+
+def name_of(argv: Sequence[str]) -> str:
+    """The program's name; it comes first in the title (`dhcpcd: eth0 [ip4]`) too."""
+    return os.path.basename(argv[0].partition(": ")[0])
 
 
 def _end(client: DhcpClient) -> None:
@@ -225,7 +232,9 @@ def _forget_dns(client: DhcpClient) -> None:
     """What the ended client told of DNS servers: its successor tells the same."""
     if client.program == "dhcpcd":
         for path in Path("/run/dhcpcd").glob("**/*"):
-            if path.name.startswith(f"{client.link}.") and not path.is_dir():
+            own = path.name.startswith(client.link)  # and not eth0.100.dhcp, which is another's
+            rest = path.name.removeprefix(client.link)
+            if own and _DHCPCD_STATE.fullmatch(rest) and not path.is_dir():
                 files.remove(path)
         return
     name = f"{client.link}.dhclient" if client.family == 4 else f"{client.link}.ip6.dhclient"

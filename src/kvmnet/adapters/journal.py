@@ -8,15 +8,27 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
+from msgspec import Struct
 
 from kvmnet.adapters import files
 from kvmnet.errors import Failed, Refused
-from kvmnet.model.transaction import Transaction
+from kvmnet.model.transaction import Outcome, Transaction
 
 KEPT_IN_HISTORY = 100
 _CONFIRMED = ".confirmed"
+_LASTING = frozenset({"open", "stuck"})
+"""What somebody still has to deal with."""
+
+T = TypeVar("T")
+
+
+class _Ending(Struct, frozen=True):
+    """How a transaction ended. Its plan, which may be megabytes, is passed over."""
+
+    outcome: Outcome
 
 
 def state_directory() -> Path:
@@ -64,14 +76,16 @@ def begin(transaction: Transaction) -> None:
 
 def transactions() -> tuple[Transaction, ...]:
     """All that are on disk, oldest first. A file that can't be understood raises `Failed`."""
-    return tuple(_read(path) for path in sorted(_directory().glob("*.json")))
+    return tuple(_read(path, Transaction) for path in _paths())
 
 
-def _read(path: Path) -> Transaction:
-    text = files.read_text(path)
+def _paths() -> list[Path]:
+    return sorted(_directory().glob("*.json"))
+
+
+def _read(path: Path, kind: type[T]) -> T:
     try:
-        raw = text.encode("utf-8", "surrogateescape")
-        return msgspec.json.decode(raw, type=Transaction)
+        return msgspec.json.decode(files.read_bytes(path), type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Failed(
             f"the journal {path} can not be understood", why=str(error),
@@ -81,12 +95,13 @@ def _read(path: Path) -> Transaction:
 
 def read(transaction_id: str) -> Transaction:
     """One transaction as it is on disk now. Raises `NotFound`, `Failed`."""
-    return _read(path_of(transaction_id))
+    return _read(path_of(transaction_id), Transaction)
 
 
 def unfinished() -> tuple[Transaction, ...]:
     """Those that were cut off, or that could not be undone."""
-    return tuple(one for one in transactions() if one.outcome in {"open", "stuck"})
+    lasting = (x for x in _paths() if _read(x, _Ending).outcome in _LASTING)
+    return tuple(_read(x, Transaction) for x in lasting)
 
 
 def forget_old() -> None:
@@ -94,9 +109,11 @@ def forget_old() -> None:
 
     Only for the holder of the lock.
     """
-    done = [one for one in transactions() if one.outcome not in {"open", "stuck"}]
-    for one in done[: max(0, len(done) - KEPT_IN_HISTORY)]:
-        files.remove(path_of(one.id))
+    paths = _paths()
+    if len(paths) > KEPT_IN_HISTORY:
+        done = [x for x in paths if _read(x, _Ending).outcome not in _LASTING]
+        for path in done[: max(0, len(done) - KEPT_IN_HISTORY)]:
+            files.remove(path)
     for half_written in _directory().glob(".*.json.*"):
         files.remove(half_written)
     for marker in _directory().glob(f"*{_CONFIRMED}"):

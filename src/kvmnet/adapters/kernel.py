@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from pathlib import Path
 from typing import Literal
 
@@ -13,9 +14,9 @@ import msgspec
 from msgspec import Struct
 
 from kvmnet.adapters.files import read_optional
-from kvmnet.adapters.run import run
-from kvmnet.errors import Failed, KvmnetError
-from kvmnet.formats import iproute
+from kvmnet.adapters.run import Command, run, run_both
+from kvmnet.errors import KvmnetError
+from kvmnet.formats import iproute, iproute_routes, ports, rtnetlink
 from kvmnet.model.host import Address, ForwardingEntry, Link, Neighbour, Route, Rule
 
 SYS_NET = Path("/sys/class/net")
@@ -74,12 +75,25 @@ def _driver(folder: Path) -> str | None:
         return None  # a software device has none
 
 
+def carries(link: str) -> bool | None:
+    """Whether the link is up and sends what it is given; None: there is none.
+
+    Asked by a system call, not by `ip`: who asks this waits, and the host may be silent meanwhile.
+    """
+    try:
+        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as kernel:
+            kernel.send(rtnetlink.one_link_request(socket.if_nametoindex(link)))
+            return rtnetlink.is_operating(kernel.recv(65536))
+    except OSError:
+        return None
+
+
 def read_routes() -> tuple[Route, ...]:
     """Routes of all tables and both families."""
     command = ["route", "show", "table", "all"]
     four = run(["ip", "-4", "-json", "-details", *command]).stdout
     six = run(["ip", "-6", "-json", "-details", *command]).stdout
-    return (*iproute.parse_routes(four, 4), *iproute.parse_routes(six, 6))
+    return (*iproute_routes.parse_routes(four, 4), *iproute_routes.parse_routes(six, 6))
 
 
 def read_rules() -> tuple[Rule, ...]:
@@ -87,7 +101,7 @@ def read_rules() -> tuple[Rule, ...]:
     four = run(["ip", "-4", "-json", "-details", "rule", "show"]).stdout
     # A kernel booted with ipv6.disable=1 has no such family.
     six = run(["ip", "-6", "-json", "-details", "rule", "show"], accept=(0, 1, 2, 255)).stdout
-    return (*iproute.parse_rules(four, 4), *iproute.parse_rules(six, 6))
+    return (*iproute_routes.parse_rules(four, 4), *iproute_routes.parse_rules(six, 6))
 
 
 def read_neighbours() -> tuple[Neighbour, ...]:
@@ -107,21 +121,28 @@ class Network(Struct, frozen=True, kw_only=True):
     neighbours: tuple[Neighbour, ...]
 
 
+NOTHING = Network(links=(), addresses=(), routes=(), rules=(), neighbours=())
+
+
 def read_network() -> Network:
-    """What the other readers tell, by three programs instead of seven: each costs its start."""
-    both, four, six = ["-details", "-statistics"], ["-4", "-details"], ["-6", "-details"]
-    routing = ("route show table all", "rule show")
+    """What the other readers tell, by two programs at once instead of seven: each costs its start.
+
+    Of rules `ip` shows one family a call, whatever else it is asked.
+    """
+    everything = _batch("addr show", "neigh show", "neigh show proxy",
+                        "route show table all", "rule show")  # fmt: skip
     try:
-        shown, known, proxies = _batch(both, "addr show", "neigh show", "neigh show proxy")
-        (routes4, rules4), (routes6, rules6) = _batch(four, *routing), _batch(six, *routing)
-    except KvmnetError:
+        told, six = run_both(everything, Command(["ip", "-6", "-json", "-details", "rule", "show"]))
+        # `ip` prints a line for each, unless one fails.
+        shown, known, proxies, routes, rules = told.stdout.splitlines()
+    except (KvmnetError, ValueError):
         return _one_by_one()
     links, addresses = _links(shown, SYS_NET)
     return Network(
         links=links,
         addresses=addresses,
-        routes=(*iproute.parse_routes(routes4, 4), *iproute.parse_routes(routes6, 6)),
-        rules=(*iproute.parse_rules(rules4, 4), *iproute.parse_rules(rules6, 6)),
+        routes=iproute_routes.parse_all_routes(routes),
+        rules=(*iproute_routes.parse_rules(rules, 4), *iproute_routes.parse_rules(six.stdout, 6)),
         neighbours=(*iproute.parse_neighbours(known), *iproute.parse_neighbours(proxies)),
     )
 
@@ -137,20 +158,24 @@ def _one_by_one() -> Network:
     )
 
 
-def _batch(options: list[str], *commands: str) -> list[str]:
-    """What `ip` prints for each of some commands, in one process: a line for each.
-
-    Raises `KvmnetError` where one fails (a kernel booted with ipv6.disable=1 has no such rules) or
-    prints no line, so that nobody knows what is what.
-    """
+def _batch(*commands: str) -> Command:
     asked = "".join(f"{x}\n" for x in commands)
-    lines = run(["ip", "-json", *options, "-batch", "-"], stdin=asked).stdout.splitlines()
-    if len(lines) != len(commands):
-        raise Failed("`ip` did not print a line for each command", why=asked)
-    return lines
+    return Command(["ip", "-json", "-details", "-statistics", "-batch", "-"], asked)
 
 
 def read_forwarding() -> tuple[ForwardingEntry, ...]:
     """The forwarding databases of all bridges."""
     text = run(["bridge", "-json", "-statistics", "-details", "fdb", "show"]).stdout
     return iproute.parse_forwarding(text)
+
+
+def read_counters(link: str) -> ports.Counters | None:
+    """How many packets passed a link; None if it is gone."""
+    done = run(["ip", "-json", "-statistics", "link", "show", "dev", link], accept=(0, 1))
+    return ports.counters(done.stdout) if done.status == 0 else None
+
+
+def read_vlans(port: str) -> tuple[ports.PortVlan, ...]:
+    """The VLANs of a bridge's port; none on a bridge without VLAN filtering."""
+    done = run(["bridge", "-json", "vlan", "show", "dev", port], accept=(0, 1, 255))
+    return ports.vlans(done.stdout) if done.status == 0 else ()

@@ -10,24 +10,40 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import itertools
+import os
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ParamSpec, TypeVar
+from urllib.parse import urlsplit
 
-from kvmnet.errors import Failed, KvmnetError, NotFound, PermissionDenied, TimedOut, Unavailable
+from kvmnet.adapters import patience
+from kvmnet.adapters.patience import PATIENCE_S
+from kvmnet.adapters.run import find_program
+from kvmnet.errors import (
+    Failed,
+    KvmnetError,
+    NotFound,
+    NotInstalled,
+    PermissionDenied,
+    TimedOut,
+    Unavailable,
+)
 
 P = ParamSpec("P")
 T = TypeVar("T")
+Item = TypeVar("Item")
 
 CONNECT_TIMEOUT_S = 5.0
 CALL_TIMEOUT_S = 30.0
 LAST_MOMENT_S = 0.5
+AT_ONCE = 4
+"""Calls that are made at once where there are many: libvirtd takes five of one connection
+(libvirtd.conf, max_client_requests)."""
 INTERRUPTED_CALL_S = 3.0
 """How long a call that is under way may go on after Ctrl-C."""
 
 _START = "start it: systemctl start libvirtd (or virtqemud.socket and virtnetworkd.socket)"
+_DAEMONS = ("libvirtd", "virtqemud", "virtnetworkd")
 _GROUP = "run it as root, or join the group libvirt: usermod -aG libvirt $USER, and log in again"
 
 
@@ -43,6 +59,29 @@ def _binding() -> Any:
         ) from None
     libvirt.registerErrorHandler(lambda _context, _error: None, None)
     return libvirt
+
+
+def check_installed(uri: str | None = None) -> None:
+    """Raises `Unavailable` where there is no binding, before anything is loaded that needs it.
+
+    Raises `NotInstalled` where there is no libvirt either that it could be for.
+    """
+    try:
+        _binding()
+    except Unavailable as error:
+        raise absence(uri) or error from None
+
+
+def absence(uri: str | None) -> NotInstalled | None:
+    """The reason why this connection can not be there; None: it is libvirt's to answer."""
+    named = uri or os.environ.get("LIBVIRT_DEFAULT_URI", "")
+    if urlsplit(named).netloc or any(find_program(x) for x in _DAEMONS):
+        return None
+    return NotInstalled(
+        "libvirt can not be read",
+        why="it is not installed on this host",
+        hint="for guests, install the packages libvirt-daemon-system and python3-libvirt",
+    )
 
 
 def translate(error: Exception, what: str) -> KvmnetError:
@@ -87,25 +126,12 @@ def leave_behind(done: threading.Event) -> None:
     atexit.register(done.wait, LAST_MOMENT_S)
 
 
-_waits = itertools.count()
-_waits_since: dict[int, float] = {}
-"""When each wait that is going on began (`time.monotonic`)."""
-
-
 def wait_for_answer(done: threading.Event, seconds: float) -> bool:
-    """Wait for libvirt until `done` or the time is over; `waiting_s` tells others of it."""
-    number = next(_waits)
-    _waits_since[number] = time.monotonic()
-    try:
-        return done.wait(max(0.0, seconds))
-    finally:
-        del _waits_since[number]
-
-
-def waiting_s() -> float:
-    """For how many seconds libvirt has been waited for by now; 0 if it is not."""
-    since = min(_waits_since.copy().values(), default=None)
-    return 0.0 if since is None else time.monotonic() - since
+    """Wait for libvirt until `done` or the time is over, and tell people if that is long."""
+    if seconds > PATIENCE_S and not done.wait(PATIENCE_S):
+        patience.on_wait()
+        seconds -= PATIENCE_S
+    return done.wait(max(0.0, seconds))
 
 
 def within(seconds: float, what: str, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -146,6 +172,37 @@ def within(seconds: float, what: str, call: Callable[P, T], *args: P.args, **kwa
     if isinstance(error, KvmnetError) or not isinstance(error, Exception):
         raise error
     raise translate(error, what) from None
+
+
+def in_threads(call: Callable[[Item], T], items: Sequence[Item]) -> list[T]:
+    """`call` of each item, `AT_ONCE` at a time; the results in the order of the items.
+
+    libvirtd works on several calls of one connection at once, and Python waits for none of them
+    meanwhile. To be called within `within`, which has the time limit. Raises what a call raised,
+    when the others are over.
+    """
+    results: dict[int, T] = {}
+    failures: list[BaseException] = []
+
+    def work(first: int) -> None:
+        try:
+            for number in range(first, len(items), AT_ONCE):
+                results[number] = call(items[number])
+        except BaseException as error:  # handed over to the caller below
+            failures.append(error)
+
+    threads = [
+        threading.Thread(target=work, args=(first,), daemon=True)
+        for first in range(1, min(AT_ONCE, len(items)))
+    ]
+    for thread in threads:
+        thread.start()
+    work(0)
+    for thread in threads:
+        thread.join()
+    if failures:
+        raise failures[0]
+    return [results[number] for number in range(len(items))]
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ from typing import TypeVar
 from msgspec import Struct
 
 from kvmnet.adapters.connections import SESSION, SYSTEM
-from kvmnet.adapters.libvirt_read import Kind, VirtRead, unread
+from kvmnet.adapters.virt_read import Kind, VirtRead, unread
 from kvmnet.errors import InvalidInput, NotFound, PermissionDenied, Unavailable
 from kvmnet.formats import domain_xml, network_xml
 from kvmnet.model.state import Unread

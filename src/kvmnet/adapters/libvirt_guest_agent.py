@@ -19,8 +19,17 @@ CALL_TIMEOUT_S = 5
 _POLL_S = (0.01, 0.02, 0.04, 0.08, 0.15)
 
 
-def call(domain: Any, command: str, arguments: dict[str, object] | None = None) -> Any:
-    """The agent's answer (`return`) to one command. Raises `Unavailable`, `TimedOut`, `Failed`."""
+def call(
+    domain: Any,
+    command: str,
+    arguments: dict[str, object] | None = None,
+    *,
+    wait_s: int = CALL_TIMEOUT_S,
+) -> Any:
+    """The agent's answer (`return`) to one command, within `wait_s`.
+
+    Raises `Unavailable`, `TimedOut`, `Failed`.
+    """
     try:
         import libvirt
         import libvirt_qemu
@@ -34,11 +43,11 @@ def call(domain: Any, command: str, arguments: dict[str, object] | None = None) 
     order = json.dumps({"execute": command, **({"arguments": arguments} if arguments else {})})
 
     def ask() -> str:
-        answer: str = libvirt_qemu.qemuAgentCommand(domain, order, CALL_TIMEOUT_S, 0)
+        answer: str = libvirt_qemu.qemuAgentCommand(domain, order, wait_s, 0)
         return answer
 
     try:
-        return json.loads(within(CALL_TIMEOUT_S + 5, what, ask))["return"]
+        return json.loads(within(wait_s + 5, what, ask))["return"]
     except libvirt.libvirtError as error:
         raise translate(error, what) from None
     except (ValueError, KeyError):

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from msgspec import Struct
 
-from kvmnet.adapters.libvirt import CALL_TIMEOUT_S, connect, translate, within
+from kvmnet.adapters.libvirt import CALL_TIMEOUT_S, connect, in_threads, translate, within
 from kvmnet.adapters.libvirt_networks import RECONNECT_S, is_cut
 from kvmnet.errors import Failed, KvmnetError, PermissionDenied, Unavailable
 from kvmnet.formats import guest_xml
@@ -86,6 +86,27 @@ class GuestXml(Struct, frozen=True, kw_only=True):
     live: str | None
 
 
+class Listed(Struct, frozen=True, kw_only=True):
+    """A guest that libvirt knows."""
+
+    name: str
+    uuid: str
+    active: bool
+
+
+def listed(uri: str | None) -> tuple[Listed, ...]:
+    """All guests, by their names."""
+
+    def read(connection: Any) -> tuple[Listed, ...]:
+        found = (
+            Listed(name=x.name(), uuid=x.UUIDString(), active=x.ID() != -1)
+            for x in connection.listAllDomains(0)
+        )
+        return tuple(sorted(found, key=lambda x: x.name))
+
+    return with_connection(uri, "the guests could not be listed", read)
+
+
 def read_all(uri: str | None, wanted: Callable[[str, str], bool]) -> tuple[GuestXml, ...]:
     """The guests whose name and UUID are `wanted`. One that ends meanwhile is left out."""
     import libvirt
@@ -95,23 +116,23 @@ def read_all(uri: str | None, wanted: Callable[[str, str], bool]) -> tuple[Guest
     def read(connection: Any) -> tuple[GuestXml, ...]:
         lasting = libvirt.VIR_CONNECT_LIST_DOMAINS_PERSISTENT
         persistent = {x.UUIDString() for x in connection.listAllDomains(lasting)}
-        found: list[GuestXml] = []
-        for domain in sorted(connection.listAllDomains(0), key=lambda x: x.name()):
-            name, uuid, active = domain.name(), domain.UUIDString(), domain.ID() != -1
-            if not wanted(name, uuid):
-                continue
-            try:
-                found.append(
-                    GuestXml(
-                        name=name, uuid=uuid, active=active,
-                        saved=domain.XMLDesc(flags) if uuid in persistent else None,
-                        live=domain.XMLDesc(0) if active else None,
-                    )
-                )  # fmt: skip
-            except libvirt.libvirtError as error:
-                if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
-                    raise
-        return tuple(found)
+        named = [x for x in connection.listAllDomains(0) if wanted(x.name(), x.UUIDString())]
+        named.sort(key=lambda x: str(x.name()))
+        found = in_threads(lambda x: one(x, x.UUIDString() in persistent), named)
+        return tuple(x for x in found if x is not None)
+
+    def one(domain: Any, lasts: bool) -> GuestXml | None:
+        active = domain.ID() != -1
+        try:
+            return GuestXml(
+                name=domain.name(), uuid=domain.UUIDString(), active=active,
+                saved=domain.XMLDesc(flags) if lasts else None,
+                live=domain.XMLDesc(0) if active else None,
+            )  # fmt: skip
+        except libvirt.libvirtError as error:
+            if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
+                return None
+            raise
 
     return with_connection(uri, "the guests could not be read", read)
 
@@ -139,12 +160,12 @@ def _must_find(connection: Any, guest: str, uuid: str) -> Any:
 def save(uri: str | None, steps: Sequence[SaveGuest]) -> tuple[KvmnetError | None, ...]:
     """Save changed definitions; for each, why it failed: `Failed` if its guest is not as planned.
 
-    One call with a time limit for all of them: a limit costs as much as saving one. Several at a
-    time gain nothing, libvirtd takes them one by one. Raises `Unavailable`.
+    One call with a time limit for all of them: a limit costs as much as saving one. Raises
+    `Unavailable`.
     """
 
     def define(connection: Any) -> tuple[KvmnetError | None, ...]:
-        return tuple(_why_not_saved(connection, x) for x in steps)
+        return tuple(in_threads(lambda x: _why_not_saved(connection, x), steps))
 
     return with_connection(uri, "the definitions of guests could not be saved", define)
 

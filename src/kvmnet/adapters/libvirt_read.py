@@ -7,7 +7,6 @@ a definition and not six. A definition that can't be understood becomes an `Unre
 from __future__ import annotations
 
 import contextlib
-import enum
 import queue
 import threading
 import time
@@ -15,13 +14,13 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
-from msgspec import Struct
 
-from kvmnet.adapters.libvirt import connect, leave_behind, translate, wait_for_answer
+from kvmnet.adapters.libvirt import absence, connect, leave_behind, translate, wait_for_answer
+from kvmnet.adapters.virt_read import Kind, VirtRead, named, unread
 from kvmnet.errors import Failed, InvalidInput, KvmnetError, NotFound, PermissionDenied, TimedOut
 from kvmnet.formats import domain_xml, leases, network_xml
 from kvmnet.model.state import Connection, Unread
-from kvmnet.model.virt import AgentAddress, Guest, Lease, Network, NetworkConfig
+from kvmnet.model.virt import AgentAddress, Guest, Network, NetworkConfig
 
 CONNECT_S = 2.5
 SILENCE_S = 2.5
@@ -33,25 +32,6 @@ AGENT_WORKERS = 4
 
 _STATES = ("no state", "running", "idle", "paused", "in shutdown", "shut off", "crashed",
            "pmsuspended")  # fmt: skip
-
-
-class Kind(enum.Enum):
-    """What to read from libvirt."""
-
-    NETWORKS = "networks"
-    LEASES = "leases"
-    GUESTS = "guests"
-    AGENTS = "agents"
-
-
-class VirtRead(Struct):
-    """What was read so far. A time-out leaves what came before it."""
-
-    connections: list[Connection] = []
-    networks: list[Network] = []
-    leases: list[Lease] = []
-    guests: list[Guest] = []
-    unread: list[Unread] = []
 
 
 class _Reader:
@@ -186,23 +166,18 @@ class _Reader:
         return {d.UUIDString(): int(s["state.state"]) for d, s in answers if "state.state" in s}
 
 
-def unread(what: str, error: KvmnetError) -> Unread:
-    """An error as a line of the State."""
-    return Unread(what=what, why=error.why or error.what, hint=error.hint)
-
-
 def read(uri: str | None, kinds: frozenset[Kind]) -> VirtRead:
     """One pass over libvirt; whatever can't be read is in `unread`, nothing is raised.
 
     `uri` None is libvirt's own default for this user. Where this user may not change anything the
     connection is read-only, and agents can't be asked.
     """
-    name = f"libvirt {uri or '(default connection)'}"
+    name = named(uri)
     with contextlib.ExitStack() as stack:
         try:
             handle, read_only = _open(stack, uri)
         except KvmnetError as error:
-            return VirtRead(unread=[unread(name, error)])
+            return VirtRead(unread=[unread(name, absence(uri) or error)])
         return _read_open(handle, read_only, name, kinds)
 
 

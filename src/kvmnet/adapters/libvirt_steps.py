@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kvmnet.adapters import guest_proof, libvirt_guests, libvirt_networks
+from kvmnet.adapters import libvirt_guests, libvirt_networks
 from kvmnet.formats import network_edit
 from kvmnet.model import guest_steps, plan
 
@@ -49,4 +49,6 @@ def take(step: LibvirtStep, uri: str | None) -> None:
         case guest_steps.UnplugNic():
             libvirt_guests.unplug(uri, step)
         case guest_steps.ProveGuest():
+            from kvmnet.adapters import guest_proof  # late: guests that are off need none of it
+
             guest_proof.prove(uri, step)

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib import import_module
 
-from kvmnet.adapters.run import run
 from kvmnet.model import handover
 
 
@@ -18,7 +17,7 @@ def load(calls: Sequence[handover.ManagerCall]) -> None:
     for call in calls:
         match call:
             case handover.NetplanGenerate():
-                continue
+                name = "manager_netplan"
             case handover.NetworkdReload():
                 name = "manager_networkd"
             case handover.NmLoad() | handover.NmUp() | handover.NmDown() | handover.NmReapply():
@@ -32,7 +31,9 @@ def make(call: handover.ManagerCall) -> None:
     """Carry out one call. Raises `KvmnetError` with the manager's own reason."""
     match call:
         case handover.NetplanGenerate():
-            run(["netplan", "generate"], timeout=20.0)
+            from kvmnet.adapters import manager_netplan
+
+            manager_netplan.generate()
         case handover.NetworkdReload():
             from kvmnet.adapters import manager_networkd
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from kvmnet.adapters import cloud_init, files
-from kvmnet.adapters.ifupdown_calls import DNS_HOOKS, processes, running
+from kvmnet.adapters.ifupdown_calls import DNS_HOOKS, is_dhcpcd_of, name_of, processes
 from kvmnet.formats import interfaces
 from kvmnet.formats.interfaces_lines import Include, split
 from kvmnet.formats.interfaces_view import IfupdownView
@@ -29,15 +29,18 @@ def observe(root: Path, heir: str | None, ports: tuple[str, ...], bridge: str) -
     includes: list[Include] = []
     _follow(root, MAIN, states, includes)
     state = interfaces.parse_ifstate(files.read_optional(root / "run/network/ifstate") or "")
-    served = tuple(link for link in links if link in (heir, bridge))
+    served = {link for link in links if link in (heir, bridge)}
+    found = [argv for _, argv in processes("dhclient", "dhcpcd", *_OTHER_CLIENTS)]
     return IfupdownView(
         program="ifupdown2" if (root / "usr/share/ifupdown2").is_dir() else "ifupdown",
         files=tuple(states.values()),
         includes=tuple(includes),
         has_bridge_utils=(root / "etc/network/if-pre-up.d/bridge").exists(),
         up=tuple(state),
-        clients=(*_clients(links), *_dhcpcd(links)),
-        other_clients=tuple(x for x in _OTHER_CLIENTS if _serves(x, served)),
+        clients=(*_clients(links, found), *_dhcpcd(links, found)),
+        other_clients=tuple(
+            x for x in _OTHER_CLIENTS if any(name_of(y) == x and served & set(y) for y in found)
+        ),
         tells_dns=any((root / "etc/network/if-up.d" / x).exists() for x in DNS_HOOKS),
         cloud_init=cloud_init.read(root),
     )
@@ -73,9 +76,9 @@ def _named(root: Path, path: str, keyword: str, words: tuple[str, ...]) -> Itera
                 yield f"/{match.relative_to(root)}"
 
 
-def _clients(links: tuple[str, ...]) -> Iterator[DhcpClient]:
-    for _, argv in processes("dhclient"):
-        if argv[-1] in links:
+def _clients(links: tuple[str, ...], found: Sequence[tuple[str, ...]]) -> Iterator[DhcpClient]:
+    for argv in found:
+        if name_of(argv) == "dhclient" and argv[-1] in links:
             family = 6 if "-6" in argv else 4
             suffix = "6" if family == 6 else ""
             yield DhcpClient(
@@ -87,23 +90,18 @@ def _clients(links: tuple[str, ...]) -> Iterator[DhcpClient]:
             )
 
 
-def _dhcpcd(links: tuple[str, ...]) -> Iterator[DhcpClient]:
+def _dhcpcd(links: tuple[str, ...], found: Sequence[tuple[str, ...]]) -> Iterator[DhcpClient]:
     for link in links:
-        client = DhcpClient(
-            program="dhcpcd",
-            link=link,
-            family=4,
-            argv=("dhcpcd", link),
-            pid_file=f"/run/dhcpcd/{link}.pid",
-            lease_file=f"/var/lib/dhcpcd/{link}.lease",
-        )
-        if running(client):
-            yield client
+        if any(name_of(x) == "dhcpcd" and is_dhcpcd_of(x, link) for x in found):
+            yield DhcpClient(
+                program="dhcpcd",
+                link=link,
+                family=4,
+                argv=("dhcpcd", link),
+                pid_file=f"/run/dhcpcd/{link}.pid",
+                lease_file=f"/var/lib/dhcpcd/{link}.lease",
+            )
 
 
 def _option(argv: tuple[str, ...], name: str) -> str | None:
     return next((b for a, b in itertools.pairwise(argv) if a == name), None)
-
-
-def _serves(program: str, links: tuple[str, ...]) -> bool:
-    return any(set(argv) & set(links) for _, argv in processes(program))

@@ -6,12 +6,14 @@ import re
 from pathlib import Path
 
 from kvmnet.adapters import files, manager_networkd, manager_networkmanager
+from kvmnet.adapters.run import run
 from kvmnet.model.handover import FileState
 from kvmnet.model.netplan import CloudInit, NetplanView
 from kvmnet.model.networkmanager import NmView
 
 _FOLDERS = ("usr/lib/netplan", "lib/netplan", "etc/netplan", "run/netplan")
 """A later folder's file replaces one of the same name (netplan-generate(8))."""
+_PROGRAMS = (Path("/usr/libexec/netplan"), Path("/usr/lib/netplan"), Path("/lib/netplan"))
 _DISABLED = re.compile(r"(?m)^\s*network:\s*\{?\s*config:\s*[\"']?disabled")
 
 
@@ -34,6 +36,20 @@ def observe(
         networkd=manager_networkd.observe(root, heir, ports, bridge),
         cloud_init=_cloud_init(root),
     )
+
+
+def generate() -> None:
+    """Have netplan make its renderers' files anew. Raises `CommandFailed` with its reason.
+
+    Up to netplan 1.1 `netplan generate` is a Python program that does nothing but run the
+    generator, which systemd runs at each boot too; where there is a `configure` beside it, the work
+    is divided otherwise.
+    """
+    for folder in _PROGRAMS:
+        if (folder / "generate").exists() and not (folder / "configure").exists():
+            run([str(folder / "generate")], timeout=20.0)
+            return
+    run(["netplan", "generate"], timeout=20.0)
 
 
 def _files(root: Path) -> tuple[FileState, ...]:

@@ -7,11 +7,11 @@ import os
 import time
 from pathlib import Path
 
-from kvmnet.adapters import files
+from kvmnet.adapters import bus, files, systemd
 from kvmnet.adapters.run import run
-from kvmnet.errors import Failed, InvalidInput, KvmnetError
-from kvmnet.formats import networkd
-from kvmnet.formats.iproute import parse_routes
+from kvmnet.errors import Failed, InvalidInput, KvmnetError, Unavailable
+from kvmnet.formats import networkd, networkd_bus
+from kvmnet.formats.iproute_routes import parse_routes
 from kvmnet.model.handover import FileState, LinkUnit, NetworkdReload
 from kvmnet.model.host import Family
 from kvmnet.model.networkd import NetworkdLink, NetworkdView
@@ -22,6 +22,8 @@ _FOLDERS = ("etc", "run", "usr/local/lib", "usr/lib", "lib")
 _STATE = "run/systemd/netif"
 _SETTLED_WITHIN_S = 5.0
 _CONFIGURING_S = 0.7
+_RELOAD_S = 20.0
+_DESCRIBE_S = 2.0
 _ANNOUNCE_EVERY_S = 0.2
 _ASK_EVERY_S = 0.2
 _FAMILIES: tuple[tuple[str, Family], ...] = (("-4", 4), ("-6", 6))
@@ -120,11 +122,20 @@ def reload(call: NetworkdReload) -> None:
                     Path(state.path).parent.rmdir()
         else:
             files.put(Path(state.path), state.text, mode=state.mode, owner=(state.uid, state.gid))
-    if run(["systemctl", "is-active", "systemd-networkd.service"], accept=range(256)).status:
+    if not systemd.is_active("systemd-networkd.service"):
         return
-    run(["networkctl", "reload"], timeout=20.0)
+    _ask_to_reload()
     _announce(call.bridges)
     _settle(call)
+
+
+def _ask_to_reload() -> None:
+    """Over D-Bus; by networkctl, a program to start, where that can't be."""
+    try:
+        with bus.connected() as wire:
+            wire.call(networkd_bus.RELOAD, _RELOAD_S)
+    except Unavailable:
+        run(["networkctl", "reload"], timeout=_RELOAD_S)
 
 
 def _settle(call: NetworkdReload) -> None:
@@ -215,12 +226,14 @@ def _is_in_place(wanted: LinkUnit) -> bool:
     It stays "configuring" after that for as long as it listens for a router.
     """
     unit = wanted.unit or ""
-    words = ["networkctl", "--json=short", "status", wanted.link]
     try:
-        told = run(words, timeout=2.0).stdout
-    except KvmnetError:  # before systemd 250 it has no such option
+        with bus.connected(timeout_s=_DESCRIBE_S) as wire:
+            told = wire.call(networkd_bus.describe(int(_index(wanted) or 0)), _DESCRIBE_S)
+    except KvmnetError:  # before systemd 250 it can not tell
         return False
-    return networkd.is_in_place(told, unit, files.read_optional(Path(unit)) or "")
+    return networkd.is_in_place(
+        str(told[0]) if told else "", unit, files.read_optional(Path(unit)) or ""
+    )
 
 
 def _index(wanted: LinkUnit) -> str | None:

@@ -1,19 +1,21 @@
 """NetworkManager: reads its profiles and what it does with links, and tells it what changed.
 
-By nmcli(1), and by the files that it keeps of each link below /run/NetworkManager/devices.
+Over D-Bus and by nmcli(1), and by the files that it keeps of each link in
+/run/NetworkManager/devices.
 """
 
 from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
-from kvmnet.adapters import files, manager_networkd
-from kvmnet.adapters.run import PIPE, run, spawn, wait
-from kvmnet.errors import CommandFailed, Failed, InvalidInput, KvmnetError
-from kvmnet.formats import lent, networkmanager
+from kvmnet.adapters import files, manager_networkd, managers, networkmanager_bus, rcu
+from kvmnet.adapters.lent_addresses import addresses_lent, take_back
+from kvmnet.adapters.run import run
+from kvmnet.errors import Failed, InvalidInput, KvmnetError, Unavailable
+from kvmnet.formats import networkmanager
 from kvmnet.formats import networkmanager_edit as edit
 from kvmnet.model.handover import NmLoad, NmPort, NmUp
 from kvmnet.model.networkmanager import NmFacts, NmProfile, NmView
@@ -24,10 +26,8 @@ _FOLDERS = ("run/NetworkManager", "etc/NetworkManager", "usr/lib/NetworkManager"
 _PERMANENT = "0"
 """/sys/class/net/*/addr_assign_type: the address is the one that was burnt in."""
 _UP_S = 40
-_EVERY_S = 0.01
 _PORTS_WITHIN_S = 20.0
 _PORTS_BY_THEMSELVES_S = 4.0
-_BACK_WITHIN_S = 20.0
 _NMCLI_FAILED = (0, 4, 6, 10)
 """Its exit statuses for what is not, or no more, as it was asked (nmcli(1))."""
 
@@ -44,14 +44,25 @@ def observe(
     a file can't be read: nothing is guessed.
     """
     answers = root == Path("/") and is_running()
-    states = {x.name: x.state for x in _devices()} if answers else {}
+    states = {x.name: x.state for x in managers.nm_devices()} if answers else {}
     active = {link: uuid for uuid, link, _ in _active()} if answers else {}
     names = [x for x in dict.fromkeys([heir or "", *ports, bridge]) if x]
     facts = (_facts(root, x, states.get(x, ""), active.get(x)) for x in names)
-    return NmView(profiles=_profiles(root, _uuids() if answers else {}), devices=tuple(facts))
+    return NmView(profiles=_profiles(root, answers), devices=tuple(facts))
 
 
-def _profiles(root: Path, uuids: dict[str, str]) -> tuple[NmProfile, ...]:
+def _profiles(root: Path, answers: bool) -> tuple[NmProfile, ...]:
+    """NetworkManager is asked only where a file does not say its UUID: nmcli costs its start."""
+    found = read_profiles(root, {})
+    unnamed = any(x.uuid == x.file.path for x in found)
+    return read_profiles(root, _uuids()) if answers and unnamed else found
+
+
+def read_profiles(root: Path, uuids: dict[str, str]) -> tuple[NmProfile, ...]:
+    """The profiles that count; `uuids` tells those of files that name none.
+
+    Raises `PermissionDenied` or `Unavailable`.
+    """
     found: dict[str, NmProfile] = {}
     for folder in _FOLDERS:
         for path in sorted((root / folder / "system-connections").glob("*")):
@@ -98,8 +109,11 @@ def _mac(text: str | None) -> Mac | None:
 
 def is_running() -> bool:
     """Whether NetworkManager answers."""
-    if not Path("/run/NetworkManager").is_dir():  # asked first: nmcli costs 20 ms
+    if not Path("/run/NetworkManager").is_dir():
         return False
+    with contextlib.suppress(KvmnetError):
+        networkmanager_bus.active()
+        return True
     try:
         said = run(["nmcli", "-t", "-f", "RUNNING", "general"], accept=range(256)).stdout
     except KvmnetError:
@@ -112,12 +126,11 @@ def _nmcli(*words: str) -> list[list[str]]:
     return [networkmanager.fields(x) for x in lines if x]
 
 
-def _devices() -> tuple[networkmanager.NmDevice, ...]:
-    command = ["nmcli", "-t", "-f", "DEVICE,TYPE,STATE,CONNECTION", "device"]
-    return networkmanager.parse_devices(run(command).stdout)
-
-
 def _active() -> list[tuple[str, str, str]]:
+    """UUID, link and state of each profile that is in force."""
+    with contextlib.suppress(KvmnetError):
+        found = networkmanager_bus.active()
+        return [(x.uuid, link, x.state) for x in found for link in x.links]
     rows = _nmcli("-f", "UUID,DEVICE,STATE", "connection", "show", "--active")
     return [(x[0], x[1], x[2]) for x in rows if len(x) == 3]
 
@@ -136,7 +149,10 @@ def load(call: NmLoad) -> None:
     for state in call.volatile:
         files.put(Path(state.path), state.text or "", mode=state.mode, owner=(state.uid, state.gid))
     if call.paths and is_running():
-        run(["nmcli", "connection", "load", *call.paths], timeout=20.0)
+        try:
+            networkmanager_bus.load(call.paths)
+        except Unavailable:
+            run(["nmcli", "connection", "load", *call.paths], timeout=20.0)
 
 
 def up(call: NmUp) -> None:
@@ -147,24 +163,23 @@ def up(call: NmUp) -> None:
     """
     if not is_running() or (_is_up(call.uuid, call.link, call.ports) and _has_role(call)):
         return
-    where = [] if call.ports else ["ifname", call.link]
-    with addresses_lent(call.keeps_from or call.link, call.link) as keep:
+    where = None if call.ports else call.link
+    # It lets ports come and go itself meanwhile.
+    with rcu.hurried(), addresses_lent(call.keeps_from or call.link, call.link):
         if call.instead_of is not None and _is_active(call.instead_of):
-            _nmcli_meanwhile(("down", "uuid", call.instead_of), keep)
-        _nmcli_meanwhile(("up", "uuid", call.uuid, *where), keep)
+            _connection("down", "uuid", call.instead_of)
+        _up(call.uuid, where)
         for port in call.ports:
-            _await_port(call, port, keep)
+            _await_port(call, port)
 
 
-def _nmcli_meanwhile(words: tuple[str, ...], keep: Callable[[], None]) -> None:
-    argv = ("nmcli", "--wait", str(_UP_S), "connection", *words)
-    nmcli = spawn(argv, stderr=PIPE)
-    while nmcli.poll() is None:
-        keep()
-    status = wait(nmcli, 1.0, accept=range(256))
-    if status != 0:
-        said = nmcli.stderr.read().decode(errors="replace") if nmcli.stderr else ""
-        raise CommandFailed(argv, status, said)
+def _connection(*words: str) -> None:
+    """Have nmcli put a profile in force or out of it. Raises `CommandFailed`, `TimedOut`."""
+    run(["nmcli", "--wait", str(_UP_S), "connection", *words], timeout=_UP_S + 10.0)
+
+
+def _up(uuid: str, link: str | None) -> None:
+    _connection("up", "uuid", uuid, *(["ifname", link] if link else []))
 
 
 def _is_active(uuid: str) -> bool:
@@ -179,6 +194,8 @@ def _is_up(uuid: str, link: str, ports: tuple[NmPort, ...]) -> bool:
 
 def _is_port(uuid: str) -> bool:
     """Whether its link is a port by it: it may be in force as it was before it was changed."""
+    with contextlib.suppress(KvmnetError):
+        return any(x.is_port for x in networkmanager_bus.active() if x.uuid == uuid)
     words = ["-g", "GENERAL.MASTER-PATH", "connection", "show", "uuid", uuid]
     return run(["nmcli", *words], accept=_NMCLI_FAILED).stdout.strip() not in ("", "--", "/")
 
@@ -187,90 +204,22 @@ def _has_role(call: NmUp) -> bool:
     return call.role is None or _is_port(call.uuid) == (call.role == "port")
 
 
-def _await_port(call: NmUp, port: NmPort, keep: Callable[[], None]) -> None:
+def _await_port(call: NmUp, port: NmPort) -> None:
     """NetworkManager starts a bridge's ports by itself; one that it leaves out is started."""
 
     def is_up() -> bool:
-        keep()
         return _is_up(call.uuid, call.link, (port,))
 
     in_force = _is_up(port.uuid, port.nic, ())  # NetworkManager will not start that anew
     if _await(is_up, 0.1 if in_force else _PORTS_BY_THEMSELVES_S):
         return
-    with contextlib.suppress(CommandFailed):
-        _nmcli_meanwhile(("up", "uuid", port.uuid, "ifname", port.nic), keep)
+    with contextlib.suppress(Failed):
+        _up(port.uuid, port.nic)
     if not _await(is_up, _PORTS_WITHIN_S):
         raise Failed(
             f"NetworkManager does not make {port.nic} a port of {call.link}",
             hint=f"journalctl -u NetworkManager -g {port.nic}",
         )
-
-
-@contextlib.contextmanager
-def addresses_lent(source: str, link: str) -> Iterator[Callable[[], None]]:
-    """Lend a link's addresses to the loopback until they are on `link` (or time is over).
-
-    What is yielded has to be called all the time: the kernel forgets a link's routes with its last
-    address (net/ipv4/fib_frontend.c), so they are made again. Nothing is lent at the end.
-    """
-    names: tuple[str, ...] = ()
-    lines: list[str] = []
-    for version in (4, 6):
-        own = lent.addresses(_ip("-j", f"-{version}", "address", "show", "dev", source))
-        if own:
-            names += own
-            shown = _ip("-j", f"-{version}", "route", "show", "dev", source)
-            lines += lent.routes(shown, link, version)
-    _batch(lent.lend(names))
-    text = "".join(f"{x}\n" for x in lines).encode()
-    # One process that reads on: starting one each time would take what NetworkManager needs.
-    maker = spawn(["ip", "-force", "-batch", "-"], stdin=PIPE)
-
-    def keep() -> None:
-        if maker.stdin is not None:
-            with contextlib.suppress(BrokenPipeError):
-                maker.stdin.write(text)
-                maker.stdin.flush()
-        time.sleep(_EVERY_S)
-
-    def is_back() -> bool:
-        keep()
-        there = _ip("-j", "address", "show", "dev", link)
-        return set(names) <= set(lent.addresses(there))
-
-    try:
-        keep()
-        yield keep
-        _await(is_back, _BACK_WITHIN_S)
-    finally:
-        maker.kill()
-        wait(maker, 5.0, accept=range(-64, 256))
-        _batch(lent.back(names))
-        _no_routes()
-
-
-def _no_routes() -> None:
-    for family in ("-4", "-6"):
-        _ip(family, "route", "flush", "proto", lent.PROTOCOL)
-
-
-def take_back() -> None:
-    """Take back what a process that was killed had lent."""
-    marked = [_ip("-j", x, "route", "show", "proto", lent.PROTOCOL) for x in ("-4", "-6")]
-    if all(x.strip() in {"", "[]"} for x in marked):
-        return
-    for routes in marked:
-        _batch(lent.forgotten(_ip("-j", "address", "show"), routes))
-    _no_routes()
-
-
-def _ip(*words: str) -> str:
-    return run(["ip", *words], accept=range(256)).stdout
-
-
-def _batch(lines: Sequence[str]) -> None:
-    if lines:
-        run(["ip", "-force", "-batch", "-"], stdin="\n".join(lines) + "\n", accept=range(256))
 
 
 def _reapply(link: str) -> None:
@@ -287,10 +236,8 @@ def reapply(link: str) -> None:
 def down(uuid: str) -> None:
     """Take a profile out of force; it does not start again by itself."""
     if is_running() and _is_active(uuid):
-        run(
-            ["nmcli", "--wait", "20", "connection", "down", "uuid", uuid],
-            timeout=30.0, accept=_NMCLI_FAILED,
-        )  # fmt: skip
+        with contextlib.suppress(Failed):
+            _connection("down", "uuid", uuid)
 
 
 def _await(condition: Callable[[], bool], within_s: float) -> bool:

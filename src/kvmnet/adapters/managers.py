@@ -6,6 +6,7 @@ NetworkManager, systemd-networkd, ifupdown.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -49,10 +50,10 @@ def read_owners(
     """
     missing: list[Unread] = []
     found = _Found()
-    found.netplan = _read_netplan(root, missing)
-    found.nm = _read_nm(root, nmcli or _nmcli, missing)
+    found.netplan = read_netplan(root, missing)
+    found.nm = _read_nm(root, nmcli, missing)
     found.networkd = _read_networkd(root)
-    found.stanzas = _read_interfaces(root, missing)
+    found.stanzas = read_interfaces(root, missing)
     found.ifstate = interfaces.parse_ifstate(read_optional(root / "run/network/ifstate") or "")
     owners = tuple(_owner(link, found) for link in links if link.kind != "loopback")
     return owners, tuple(missing)
@@ -126,7 +127,8 @@ def _text(path: Path, missing: list[Unread]) -> str | None:
         return None
 
 
-def _read_netplan(root: Path, missing: list[Unread]) -> tuple[NetplanDevice, ...]:
+def read_netplan(root: Path, missing: list[Unread]) -> tuple[NetplanDevice, ...]:
+    """All devices of netplan's files; a file that can't be read or understood is in `missing`."""
     files: dict[str, Path] = {}
     for folder in _NETPLAN:
         files.update({x.name: x for x in sorted((root / folder).glob("*.yaml"))})
@@ -141,17 +143,25 @@ def _read_netplan(root: Path, missing: list[Unread]) -> tuple[NetplanDevice, ...
     return tuple(devices)
 
 
-def _nmcli() -> str:
+def nm_devices() -> tuple[NmDevice, ...]:
+    """What NetworkManager does with each link: over D-Bus, else by nmcli. Raises `KvmnetError`."""
+    from kvmnet.adapters import networkmanager_bus  # most hosts have no NetworkManager
+
+    with contextlib.suppress(KvmnetError):
+        return networkmanager_bus.devices()
     command = ["nmcli", "-t", "-f", "DEVICE,TYPE,STATE,CONNECTION", "device"]
-    return run(command, timeout=5.0).stdout
+    return networkmanager.parse_devices(run(command, timeout=5.0).stdout)
 
 
-def _read_nm(root: Path, nmcli: Callable[[], str], missing: list[Unread]) -> dict[str, NmDevice]:
-    # The folder exists while NetworkManager runs: nmcli alone costs 20 ms.
+def _read_nm(
+    root: Path, nmcli: Callable[[], str] | None, missing: list[Unread]
+) -> dict[str, NmDevice]:
+    # The folder exists while NetworkManager runs.
     if not (root / "run/NetworkManager").is_dir():
         return {}
     try:
-        return {x.name: x for x in networkmanager.parse_devices(nmcli())}
+        told = networkmanager.parse_devices(nmcli()) if nmcli is not None else nm_devices()
+        return {x.name: x for x in told}
     except KvmnetError as error:
         missing.append(Unread(what="NetworkManager", why=error.why or error.what, hint=error.hint))
         return {}
@@ -163,7 +173,8 @@ def _read_networkd(root: Path) -> dict[int, LinkState]:
     return {int(x.name): networkd.parse_link_state(read_optional(x) or "") for x in files}
 
 
-def _read_interfaces(root: Path, missing: list[Unread]) -> tuple[Stanza, ...]:
+def read_interfaces(root: Path, missing: list[Unread]) -> tuple[Stanza, ...]:
+    """All stanzas of /etc/network/interfaces and of what it includes."""
     return tuple(_follow(root, root / "etc/network/interfaces", missing, 0))
 
 

@@ -29,6 +29,7 @@ from kvmnet.formats.icmp import (
     solicited_node,
     solicited_node_mac,
 )
+from kvmnet.model.probe import Advertiser
 from kvmnet.model.standin import MacResult, RouterResult
 from kvmnet.model.values import Ip, Mac
 
@@ -61,11 +62,42 @@ def find_mac(nic: str, lifeline: int | None, ip: Ip, source: Ip, wait_s: float) 
     return MacResult()
 
 
-def find_mac6(nic: str, ip: Ip, source: Ip, wait_s: float) -> MacResult:
-    """Who has the IPv6 address `ip`? Asked again every 0.3 s from `source`, an address of ours."""
+def find_owners(nic: str, ip: Ip, source: Ip, wait_s: float, linger_s: float) -> tuple[Mac, ...]:
+    """Everybody who answers ARP for `ip`: until `linger_s` after the first, `wait_s` at most."""
+    found: dict[Mac, None] = {}
     begin = time.monotonic()
     end = begin + wait_s
-    with PacketSocket(nic, IPV6) as sock:
+    with PacketSocket(nic, ARP) as sock:
+        mac = mac_text(sock.mac)
+        question = Arp(
+            operation=1, sender_mac=mac, sender_ip=source, target_mac=_NO_MAC, target_ip=ip
+        )
+        raw = encode_frame(
+            Frame(destination=BROADCAST, source=mac, ethertype=ARP, payload=encode_arp(question))
+        )
+        while (now := time.monotonic()) < end:
+            sock.send(raw)
+            until = min(end, now + _ASK_AGAIN_S)
+            while (received := sock.receive(until)) is not None:
+                arp = decode_arp(received.frame.payload)
+                if arp is None or arp.sender_ip != ip or arp.sender_mac == mac:
+                    continue
+                if not found:
+                    end = until = min(end, time.monotonic() + linger_s)
+                found[arp.sender_mac] = None
+    return tuple(found)
+
+
+def find_mac6(
+    nic: str, ip: Ip, source: Ip, wait_s: float, lifeline: int | None = None
+) -> MacResult:
+    """Who has the IPv6 address `ip`? Asked again every 0.3 s from `source`, an address of ours.
+
+    Source `::` makes it the question that is asked before an address is taken (RFC 4862, 5.4.2).
+    """
+    begin = time.monotonic()
+    end = begin + wait_s
+    with PacketSocket(nic, IPV6, lifeline=lifeline) as sock:
         mac = mac_text(sock.mac)
         question = Ipv6(
             source=source,
@@ -89,8 +121,8 @@ def find_mac6(nic: str, ip: Ip, source: Ip, wait_s: float) -> MacResult:
                 # RFC 4861, 7.1.2: only from next door
                 if packet is None or packet.next_header != ICMPV6 or packet.hop_limit != 255:
                     continue
-                if decode_neighbour_advertisement(packet.payload) == ip:
-                    found = received.frame.source
+                found = received.frame.source
+                if decode_neighbour_advertisement(packet.payload) == ip and found != mac:
                     return MacResult(mac=found, ms=(time.monotonic() - begin) * 1000)
     return MacResult()
 
@@ -102,6 +134,7 @@ class RouterSearch:
         self._socket = PacketSocket(nic, IPV6, lifeline=lifeline)
         self._begin = time.monotonic()
         self._mac = mac_text(self._socket.mac)
+        self._seen: dict[tuple[Ip, Mac], Advertiser] = {}
 
     def close(self) -> None:
         self._socket.__exit__()
@@ -131,33 +164,44 @@ class RouterSearch:
         )
 
     def wait(self, wait_s: float) -> RouterResult:
-        """The first advertisement that came within `wait_s` after the solicitation."""
+        """The first that advertised itself within `wait_s` after the solicitation."""
         # What has come in already is read even if the time is over.
         end = max(self._begin + wait_s, time.monotonic() + 0.005)
-        while True:
+        while not self._seen:
             until = min(end, time.monotonic() + _SOLICIT_AGAIN_S)
-            while (received := self._socket.receive(until)) is not None:
-                result = self._understood(received)
-                if result is not None:
-                    return result
+            while not self._seen and (received := self._socket.receive(until)) is not None:
+                self._note(received)
+            if self._seen:
+                break
             if time.monotonic() >= end:
                 return RouterResult(waited_ms=(time.monotonic() - self._begin) * 1000)
             self._send()
+        return RouterResult(router=next(iter(self._seen.values())))
 
-    def _understood(self, received: Received) -> RouterResult | None:
+    def all(self) -> tuple[Advertiser, ...]:
+        """Every router that has advertised itself by now; nothing more is waited for."""
+        until = time.monotonic() + 0.005
+        while (received := self._socket.receive(until)) is not None:
+            self._note(received)
+        return tuple(self._seen.values())
+
+    def _note(self, received: Received) -> None:
         """An advertisement as RFC 4861, 6.1.2 accepts it: from next door, from a link-local one."""
         packet = decode_ipv6(received.frame.payload)
         if packet is None or packet.next_header != ICMPV6 or packet.hop_limit != 255:
-            return None
+            return
         found = decode_router_advertisement(packet.payload)
         if found is None or not packet.source.startswith("fe80:"):
-            return None
-        return RouterResult(
+            return
+        router = Advertiser(
             ip=packet.source,
             mac=received.frame.source,
             ms=(received.at - self._begin) * 1000,
             default=found.lifetime_s > 0,
             managed=found.managed,
+            other=found.other,
             mtu=found.mtu,
             prefixes=found.prefixes,
+            dns=found.dns,
         )
+        self._seen.setdefault((router.ip, router.mac), router)

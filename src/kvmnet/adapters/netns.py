@@ -56,6 +56,7 @@ class StandIn:
         self._process = process
         self._rest = b""
         self._decoder = msgspec.json.Decoder(AnyAnswer)
+        self._parent: str | None = None
         self.nic = nic
         """The host's end of its cable."""
 
@@ -117,10 +118,46 @@ class StandIn:
         for command in commands:
             run(command.format(nic=self.nic, mac=mac).split())
 
+    def aim_at(self, link: str, mac: Mac, *, own: Mac | None = None) -> None:
+        """Make the cable so that what the stand-in sends to `mac` comes in through `link`.
+
+        The kernel takes it there before any other part of it sees the frame (tc-mirred(8)). It
+        decides at the cable's end whether a frame is for this host: that has the same address.
+        `own` is the stand-in's address, where it matters.
+
+        Raises `CommandFailed` where the kernel can't do so.
+        """
+        self.expect(Ready, _START_S)
+        peer = ["peer", "name", "eth0", *(["address", own] if own is not None else [])]
+        where = ["netns", str(self._process.pid)]
+        run(["ip", "link", "add", self.nic, "address", mac, "type", "veth", *peer, *where])
+        run(["ip", "link", "set", self.nic, "addrgenmode", "none", "arp", "off", "up"])
+        run(["tc", "qdisc", "add", "dev", self.nic, "clsact"])
+        every = ["protocol", "all", "u32", "match", "u32", "0", "0"]
+        redirect = ["action", "mirred", "ingress", "redirect", "dev", link]
+        run(["tc", "filter", "add", "dev", self.nic, "ingress", *every, *redirect])
+
+    def plug_in_beside(self, parent: str, mac: Mac, mtu: int, mode: str) -> None:
+        """Put the guest on the LAN of the host's NIC `parent` by a macvlan of that mode.
+
+        It and the host do not see each other (the kernel keeps them apart), all others do.
+        """
+        self.expect(Ready, _START_S)
+        self._parent = parent
+        where = ["netns", str(self._process.pid), "address", mac, "mtu", str(mtu)]
+        kind = ["type", "macvlan", "mode", mode]
+        run(["ip", "link", "add", "link", parent, "name", "eth0", *where, *kind])
+
     def port_state(self) -> str:
-        """The state of the bridge's port, in the kernel's words; empty if it is no port."""
-        text = run(["ip", "-json", "-details", "link", "show", "dev", self.nic]).stdout
+        """The state of the bridge's port, in the kernel's words; empty if it is no port.
+
+        Beside the host it is that of the NIC: forwarding if it has a carrier.
+        """
+        nic = self._parent or self.nic
+        text = run(["ip", "-json", "-details", "link", "show", "dev", nic]).stdout
         links = parse_links(text)
+        if self._parent is not None:
+            return "forwarding" if links and links[0].carrier else "disabled"
         return links[0].port.state if links and links[0].port is not None else ""
 
     def end(self) -> None:

@@ -1,7 +1,7 @@
-"""Reads what decides whether a NIC can be a bridge's port, and only `iw` and `ethtool` tell.
+"""Reads what decides whether a NIC can be a bridge's port, and neither `ip` nor a file tells.
 
-Both are asked where they are installed; some milliseconds a NIC. What they do not tell stays
-unknown (None), as it does for a NIC that went away meanwhile.
+The kernel is asked, and `iw` where it is installed. What they do not tell stays unknown (None), as
+it does for a NIC that went away meanwhile.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
+from kvmnet.adapters import offloads
 from kvmnet.adapters.run import run
 from kvmnet.errors import KvmnetError
 from kvmnet.formats import nics
@@ -20,7 +21,9 @@ _MERGING = frozenset({"bond", "team"})
 
 
 def with_port_facts(links: Iterable[Link]) -> tuple[Link, ...]:
-    """The links, wireless ones with mode and 4-address mode, others with `lro`."""
+    """The links: wireless ones with mode and 4-address mode, bridges with `tx_checksum`, others
+    with `lro`.
+    """
     return tuple(_with_port_facts(x) for x in links)
 
 
@@ -31,9 +34,10 @@ def _with_port_facts(link: Link) -> Link:
             return link
         facts = nics.parse_wireless(text)
         return msgspec.structs.replace(link, mode=facts.mode, four_address=facts.four_address)
-    if (link.driver is not None or link.kind in _MERGING) and link.master is None:
-        text = _told(["ethtool", "-k", link.name])
-        return msgspec.structs.replace(link, lro=nics.parse_lro(text)) if text else link
+    if link.kind == "bridge":
+        return msgspec.structs.replace(link, tx_checksum=offloads.is_on(link.name, "tx"))
+    if link.driver is not None or link.kind in _MERGING:
+        return msgspec.structs.replace(link, lro=offloads.is_on(link.name, "lro"))
     return link
 
 

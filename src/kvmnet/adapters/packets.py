@@ -7,6 +7,7 @@ import select
 import socket
 import struct
 import time
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from kvmnet.errors import Failed, NotFound, PermissionDenied
@@ -116,17 +117,27 @@ class PacketSocket:
 
 def wait_readable(source: socket.socket, deadline: float, lifeline: int | None = None) -> bool:
     """Wait until there is something to read; False once `deadline` has passed."""
-    return _wait(source, select.POLLIN, deadline, lifeline)
+    return _poll([source], select.POLLIN, deadline, lifeline)
 
 
 def wait_writable(source: socket.socket, deadline: float, lifeline: int | None = None) -> bool:
     """Wait until it can be written to, or a connection has been made or has failed."""
-    return _wait(source, select.POLLOUT, deadline, lifeline)
+    return _poll([source], select.POLLOUT, deadline, lifeline)
 
 
-def _wait(source: socket.socket, event: int, deadline: float, lifeline: int | None) -> bool:
+def wait_any(
+    sources: Sequence[socket.socket], deadline: float, lifeline: int | None = None
+) -> bool:
+    """Wait until one of several has something to read; False once `deadline` has passed."""
+    return _poll(sources, select.POLLIN, deadline, lifeline)
+
+
+def _poll(
+    sources: Sequence[socket.socket], event: int, deadline: float, lifeline: int | None
+) -> bool:
     poll = select.poll()
-    poll.register(source, event)
+    for source in sources:
+        poll.register(source, event)
     if lifeline is not None:
         poll.register(lifeline, 0)
     left = max(0.0, deadline - time.monotonic())

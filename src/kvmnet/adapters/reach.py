@@ -1,59 +1,74 @@
-"""Reaching things by IP, with the kernel's own stack: ping, DNS, TCP, path MTU."""
+"""Reaching things by IP, with the kernel's own stack: ping, DNS, TCP."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import socket
 import time
-from typing import NamedTuple
+from collections.abc import Sequence
 
-from kvmnet.adapters.packets import wait_readable, wait_writable
+from kvmnet.adapters.packets import wait_any, wait_readable, wait_writable
 from kvmnet.formats import dns, icmp
 from kvmnet.formats.icmp import Echo
-from kvmnet.model.standin import ConnectResult, MtuResult, NameResult, PingResult
+from kvmnet.model.probe import Latency
+from kvmnet.model.standin import ConnectResult, NameResult, PingResult
 from kvmnet.model.values import Ip
 
-_IP_MTU_DISCOVER, _IP_RECVERR, _IP_MTU = 10, 11, 14
-_ASK_KERNEL, _IGNORE_KERNEL = 2, 3
-"""IP_PMTUDISC_DO obeys the path MTU that the kernel has learned, IP_PMTUDISC_PROBE does not; both
-forbid fragments (ip(7))."""
-_HEADERS = 28
-"""Bytes of the IPv4 and the ICMP header."""
-_EMSGSIZE = 90
-_AT_ONCE = 24
-_SMALL = 64
+_IP_RECVERR, _IPV6_RECVERR = 11, 25
+_PAUSE_S = 0.05
+_ECONNREFUSED = 111
+"""What an ICMP "port unreachable" becomes: to an echo request only a firewall answers with it."""
+_REFUSED_OFTEN = 2
 
 
 def ping(ip: Ip, nic: str, lifeline: int | None, wait_s: float) -> PingResult:
-    """Echo requests every 0.25 s until one is answered or the time is over."""
+    """Echo requests every 0.25 s until one is answered, two are refused or the time is over."""
     begin = time.monotonic()
     end = begin + wait_s
-    ident, sent, error = secrets.randbits(16), 0, ""
-    with _echo_socket(ip) as sock:
+    ident, sent, error, refused = random16(), 0, "", 0
+    with echo_socket(ip) as sock:
         try:
-            sock.connect(_address(ip, 0, nic))
+            sock.connect(address(ip, 0, nic))
         except OSError as problem:
             return PingResult(error=problem.strerror or str(problem))
         while (now := time.monotonic()) < end:
             sent += 1
             try:
-                sock.send(_echo(ip, ident, sent))
+                sock.send(echo(ip, ident, sent))
                 while wait_readable(sock, min(end, now + 0.25), lifeline):
-                    if _answer(sock.recv(2048), ip, ident) is not None:
+                    if answer_to(sock.recv(2048), ip, ident) is not None:
                         return PingResult(ms=(time.monotonic() - now) * 1000, sent=sent)
                     if time.monotonic() > end:
                         break
+            except BlockingIOError:  # woken by what a router said, which was told already
+                drain_errors(sock)
             except OSError as problem:
                 error = problem.strerror or str(problem)
-                wait_readable(sock, min(end, time.monotonic() + 0.1), lifeline)
+                refused += problem.errno == _ECONNREFUSED
+                if refused == _REFUSED_OFTEN:
+                    break
+                time.sleep(_PAUSE_S)  # a socket with an error is readable at once
     return PingResult(sent=sent, error=error)
 
 
-def _echo_socket(ip: Ip) -> socket.socket:
+def drain_errors(sock: socket.socket) -> None:
+    """Take what routers said off the queue: it would wake every poll as long as it lies there."""
+    with contextlib.suppress(OSError):
+        while True:
+            sock.recvmsg(1, 512, socket.MSG_ERRQUEUE)
+
+
+def random16() -> int:
+    """Of the kernel's own: Python's `secrets` imports a library of hashes to get there."""
+    return int.from_bytes(os.urandom(2))
+
+
+def echo_socket(ip: Ip) -> socket.socket:
+    """A raw socket for ICMP or ICMPv6, which hears of errors on the way."""
     if ":" in ip:
         sock = socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6)
+        sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVERR, 1)
     else:
         sock = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
         sock.setsockopt(socket.IPPROTO_IP, _IP_RECVERR, 1)
@@ -61,19 +76,23 @@ def _echo_socket(ip: Ip) -> socket.socket:
     return sock
 
 
-def _address(ip: Ip, port: int, nic: str) -> tuple[str, int] | tuple[str, int, int, int]:
+def address(ip: Ip, port: int, nic: str) -> tuple[str, int] | tuple[str, int, int, int]:
+    """As sockets want it: a link-local address needs the NIC."""
     if ":" not in ip:
         return (ip, port)
     scope = socket.if_nametoindex(nic) if ip.startswith("fe80:") else 0
     return (ip, port, 0, scope)
 
 
-def _echo(ip: Ip, ident: int, sequence: int, size: int = 56) -> bytes:
+def echo(ip: Ip, ident: int, sequence: int, size: int = 56) -> bytes:
+    """An echo request with `size` bytes of data."""
     kind = icmp.ECHO_REQUEST6 if ":" in ip else icmp.ECHO_REQUEST
-    return icmp.encode_echo(Echo(type=kind, ident=ident, sequence=sequence, data=bytes(size)))
+    return icmp.encode_echo(
+        Echo(type=kind, ident=ident, sequence=sequence & 0xFFFF, data=bytes(size))
+    )
 
 
-def _answer(raw: bytes, ip: Ip, ident: int) -> int | None:
+def answer_to(raw: bytes, ip: Ip, ident: int) -> int | None:
     """The sequence number, if it is an answer to one of ours. IPv4 comes with its header."""
     body = raw if ":" in ip else raw[(raw[0] & 15) * 4 :] if raw else b""
     echo = icmp.decode_echo(body)
@@ -83,11 +102,88 @@ def _answer(raw: bytes, ip: Ip, ident: int) -> int | None:
     return echo.sequence
 
 
+class _Pings:
+    """Echo requests to one address, with the times of their answers."""
+
+    def __init__(self, ip: Ip, nic: str) -> None:
+        self.ip = ip
+        self.socket = echo_socket(ip)
+        self._ident = random16()
+        self._sent: dict[int, float] = {}
+        self._times: dict[int, float] = {}
+        try:
+            self.socket.connect(address(ip, 0, nic))
+        except OSError:
+            self.socket.close()
+            raise
+
+    def send(self, sequence: int) -> None:
+        self._sent[sequence] = time.monotonic()
+        with contextlib.suppress(OSError):  # it counts as lost
+            self.socket.send(echo(self.ip, self._ident, sequence))
+
+    def read(self) -> None:
+        drain_errors(self.socket)
+        with contextlib.suppress(OSError):  # an error on the way, or nothing yet
+            while True:
+                sequence = answer_to(self.socket.recv(2048), self.ip, self._ident)
+                if sequence in self._sent and sequence is not None:
+                    took = (time.monotonic() - self._sent[sequence]) * 1000
+                    self._times.setdefault(sequence, took)
+
+    @property
+    def waiting(self) -> bool:
+        return len(self._times) < len(self._sent)
+
+    def result(self) -> Latency:
+        times = list(self._times.values())
+        return Latency(
+            ip=self.ip,
+            sent=len(self._sent),
+            received=len(times),
+            min_ms=min(times, default=None),
+            avg_ms=sum(times) / len(times) if times else None,
+            max_ms=max(times, default=None),
+        )
+
+
+def latency(
+    ips: Sequence[Ip], nic: str, lifeline: int | None, *, count: int, every_s: float, wait_s: float
+) -> tuple[Latency, ...]:
+    """`count` echo requests to each address, all addresses at once.
+
+    Answers are waited for until `wait_s` after the last request. What can't be sent to is left out.
+    """
+    with contextlib.ExitStack() as stack:
+        meters = []
+        for ip in ips:
+            with contextlib.suppress(OSError):  # no route to it
+                meters.append(_Pings(ip, nic))
+                stack.callback(meters[-1].socket.close)
+        for sequence in range(count):
+            for meter in meters:
+                meter.send(sequence)
+            last = sequence == count - 1
+            _read_until(meters, time.monotonic() + (wait_s if last else every_s), lifeline, last)
+        return tuple(x.result() for x in meters)
+
+
+def _read_until(
+    meters: Sequence[_Pings], deadline: float, lifeline: int | None, last: bool
+) -> None:
+    """Read answers until the deadline; after the last request only as long as any is missing."""
+    while time.monotonic() < deadline and not (last and not any(x.waiting for x in meters)):
+        waiting = [x for x in meters if x.waiting] or list(meters)
+        wait_any([x.socket for x in waiting], deadline, lifeline)
+        for meter in meters:
+            meter.read()
+
+
 def ask_name(server: Ip, name: str, nic: str, lifeline: int | None, wait_s: float) -> NameResult:
     """Ask for a name's addresses ("." asks for the root's servers), and the server for itself."""
     begin = time.monotonic()
     end = begin + wait_s
-    ident = secrets.randbelow(0xFFFF)
+    ident = random16()
     kinds = (dns.NS,) if name == "." else (dns.A, dns.AAAA)
     queries = {ident ^ n: dns.encode_query(ident ^ n, name, kind) for n, kind in enumerate(kinds)}
     own = ident ^ 0x8000
@@ -97,13 +193,19 @@ def ask_name(server: Ip, name: str, nic: str, lifeline: int | None, wait_s: floa
     with socket.socket(family, socket.SOCK_DGRAM) as sock:
         sock.setblocking(False)
         try:
-            sock.connect(_address(server, 53, nic))
+            sock.connect(address(server, 53, nic))
             while (now := time.monotonic()) < end and not state.complete:
                 for query in queries.values():
-                    sock.send(query)
+                    with contextlib.suppress(BlockingIOError):  # no room now: asked again later
+                        sock.send(query)
                 until = min(end, now + 1.0)
                 while not state.complete and wait_readable(sock, until, lifeline):
-                    answer = dns.decode_answer(sock.recv(4096))
+                    if time.monotonic() >= until:
+                        break
+                    try:
+                        answer = dns.decode_answer(sock.recv(4096))
+                    except BlockingIOError:  # woken, and there is nothing (any more)
+                        continue
                     if answer is not None and answer.id in queries:
                         state.add(answer, (time.monotonic() - begin) * 1000)
         except OSError as problem:
@@ -151,7 +253,7 @@ def connect(ip: Ip, port: int, nic: str, lifeline: int | None, wait_s: float) ->
     family = socket.AF_INET6 if ":" in ip else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as sock:
         sock.setblocking(False)
-        code = sock.connect_ex(_address(ip, port, nic))
+        code = sock.connect_ex(address(ip, port, nic))
         if code == 115:  # EINPROGRESS
             if not wait_writable(sock, begin + wait_s, lifeline):
                 return ConnectResult(error=f"no answer within {wait_s:g} s")
@@ -159,82 +261,3 @@ def connect(ip: Ip, port: int, nic: str, lifeline: int | None, wait_s: float) ->
         if code:
             return ConnectResult(error=os.strerror(code))
         return ConnectResult(ms=(time.monotonic() - begin) * 1000)
-
-
-class _Round(NamedTuple):
-    answered: tuple[int, ...]
-    too_big: bool
-
-
-class _MtuMeter:
-    """Echo requests of given packet sizes that may not be fragmented, to one IPv4 address."""
-
-    def __init__(self, sock: socket.socket, ip: Ip, lifeline: int, wait_s: float) -> None:
-        self._socket = sock
-        self._ip = ip
-        self._lifeline = lifeline
-        self._wait_s = wait_s
-        self._ident = secrets.randbits(16)
-
-    def obey(self, mode: int) -> None:
-        self._socket.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, mode)
-
-    @property
-    def known(self) -> int:
-        """What the kernel takes for the path's MTU now."""
-        return self._socket.getsockopt(socket.IPPROTO_IP, _IP_MTU)
-
-    def round(self, sizes: tuple[int, ...]) -> _Round:
-        """Send all sizes at once. Once one is answered the others get four times as long."""
-        answered: set[int] = set()
-        too_big = False
-        begin = time.monotonic()
-        end = begin + self._wait_s
-        try:
-            for size in sizes:
-                self._socket.send(_echo(self._ip, self._ident, size, size - _HEADERS))
-            while len(answered) < len(sizes) and wait_readable(self._socket, end, self._lifeline):
-                size_back = _answer(self._socket.recv(65536), self._ip, self._ident)
-                now = time.monotonic()
-                if size_back in sizes and size_back is not None:
-                    answered.add(size_back)
-                    end = min(end, now + max(0.1, 4 * (now - begin)))
-                if now > begin + self._wait_s:
-                    break
-        except OSError as problem:
-            too_big = problem.errno == _EMSGSIZE
-        return _Round(tuple(answered), too_big)
-
-
-def measure_mtu(ip: Ip, lifeline: int, wait_s: float) -> MtuResult:
-    """The largest packet that reaches an IPv4 address and comes back, without fragments."""
-    with contextlib.closing(_echo_socket(ip)) as sock:
-        meter = _MtuMeter(sock, ip, lifeline, wait_s)
-        meter.obey(_ASK_KERNEL)
-        try:
-            sock.connect((ip, 0))
-        except OSError:
-            return MtuResult()
-        first = size = meter.known
-        for _ in range(8):
-            outcome = meter.round((size,))
-            if outcome.answered:
-                return MtuResult(mtu=size, first_hop=first, reported=size < first)
-            if not outcome.too_big and meter.known >= size:
-                break
-            size = min(size, meter.known)
-        if not meter.round((_SMALL,)).answered:
-            return MtuResult(first_hop=first)
-        return MtuResult(mtu=_search(meter, _SMALL, size), first_hop=first)
-
-
-def _search(meter: _MtuMeter, low: int, high: int) -> int:
-    """The largest size that is answered, `low` being answered and `high` not: a black hole."""
-    meter.obey(_IGNORE_KERNEL)
-    while high - low > 1:
-        step = max(1, (high - low) // _AT_ONCE)
-        sizes = tuple(range(low + step, high, step))
-        answered = meter.round(sizes).answered
-        low = max((low, *answered))
-        high = min((high, *(x for x in sizes if x > low)))
-    return low

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from typing import IO, NamedTuple
@@ -12,6 +13,7 @@ from kvmnet.errors import CommandFailed, TimedOut, Unavailable
 DEFAULT_TIMEOUT_S = 10.0
 PIPE = subprocess.PIPE
 DEVNULL = subprocess.DEVNULL
+TimeoutExpired = subprocess.TimeoutExpired
 
 Running = subprocess.Popen[bytes]
 """A program that goes on beside this one."""
@@ -20,6 +22,7 @@ _PACKAGES = {
     "ip": "iproute2",
     "bridge": "iproute2",
     "nft": "nftables",
+    "ipset": "ipset",
     "iptables-save": "iptables",
     "iptables": "iptables",
     "qemu-system-x86_64": "qemu-system-x86",
@@ -39,10 +42,22 @@ class Completed(NamedTuple):
     stderr: str
 
 
+class Command(NamedTuple):
+    """A program with its arguments, and what it reads."""
+
+    argv: Sequence[str]
+    stdin: str = ""
+
+
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """This process's environment with English messages and the administrator's programs."""
     path = os.environ.get("PATH", "/usr/bin:/bin")
     return {**os.environ, "LC_ALL": "C.UTF-8", "PATH": f"{path}:/usr/sbin:/sbin", **(extra or {})}
+
+
+def find_program(name: str) -> str | None:
+    """Where the program is that `run` would run; None: it is not installed."""
+    return shutil.which(name, path=environment()["PATH"])
 
 
 def run(
@@ -82,6 +97,29 @@ def run(
     return Completed(done.returncode, done.stdout, done.stderr)
 
 
+def run_both(first: Command, second: Command) -> tuple[Completed, Completed]:
+    """Two programs at the same time. Raises what `run` raises, once both have ended."""
+    from threading import Thread
+
+    found: list[Completed | BaseException] = []
+
+    def other() -> None:
+        try:
+            found.append(run(second.argv, stdin=second.stdin))
+        except BaseException as error:  # raised where both are waited for
+            found.append(error)
+
+    thread = Thread(target=other, daemon=True)
+    thread.start()
+    try:
+        done = run(first.argv, stdin=first.stdin)
+    finally:
+        thread.join()
+    if isinstance(found[0], BaseException):
+        raise found[0]
+    return done, found[0]
+
+
 def spawn(
     argv: Sequence[str],
     *,
@@ -103,6 +141,8 @@ def spawn(
         )
     except FileNotFoundError:
         raise _missing(argv[0]) from None
+    except PermissionError as error:
+        raise Unavailable(f"`{argv[0]}` can not be run", why=error.strerror or "") from None
 
 
 def wait(process: Running, timeout: float, *, accept: Sequence[int] = (0,)) -> int:

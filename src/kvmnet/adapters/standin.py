@@ -18,33 +18,47 @@ from types import FrameType
 
 import msgspec
 
-from kvmnet.adapters import dhcp_client, neighbours, reach
+from kvmnet.adapters import dhcp6_client, dhcp_client, neighbours, path_mtu, reach, trace_send
 from kvmnet.adapters.files import read_optional
 from kvmnet.adapters.netns import die_with_parent, leave_network
 from kvmnet.adapters.packets import OwnerGone, PacketSocket
 from kvmnet.adapters.run import run
 from kvmnet.errors import Failed, KvmnetError
-from kvmnet.formats.ethernet import IPV4
+from kvmnet.formats.ethernet import IPV4, mac_text
+from kvmnet.formats.icmp import UNSPECIFIED
 from kvmnet.model.probe import ProbeLease
 from kvmnet.model.standin import (
+    AddRoute,
     AnyAnswer,
     AnyCall,
     AskLease,
+    AskLease6,
     AskName,
     AwaitRouter,
+    BeQuiet,
     BringUp,
     CheckAddress,
+    CollectOffers,
+    CollectRouters,
     Configure,
     Connect,
     Done,
     Fault,
     FindMac,
     GiveBack,
+    LatencyResult,
+    Lease6Result,
+    MeasureLatency,
     MeasureMtu,
+    OffersResult,
     Ping,
     Ready,
     RouterResult,
+    RoutersResult,
+    SendFrames,
+    SendPackets,
     Solicit,
+    TakeAddress,
 )
 from kvmnet.model.values import Ip
 
@@ -69,6 +83,7 @@ class StandInGuest:
     def __init__(self) -> None:
         self._lease: ProbeLease | None = None
         self._client: dhcp_client.DhcpClient | None = None
+        self._client6: dhcp6_client.Dhcp6Client | None = None
         self._routers: neighbours.RouterSearch | None = None
 
     def obey(self, call: AnyCall) -> AnyAnswer:
@@ -84,15 +99,24 @@ class StandInGuest:
                 return Done()
             case AwaitRouter():
                 return self._await_router(call.wait_s)
+            case CollectRouters():
+                found = () if self._routers is None else self._routers.all()
+                return RoutersResult(routers=found)
             case AskLease():
                 return self._ask_lease(call)
-            case CheckAddress():
-                return neighbours.find_mac(NIC, _LIFELINE, call.ip, neighbours.NO_IP, call.wait_s)
+            case CollectOffers():
+                offers = () if self._client is None else self._client.more_offers(call.linger_s)
+                return OffersResult(servers=offers)
+            case AskLease6():
+                return self._ask_lease6(call)
             case Configure():
                 return self._configure()
+            case CheckAddress():
+                return _find(call.ip, neighbours.NO_IP, UNSPECIFIED, call.wait_s)
             case FindMac():
                 own = self._lease.address if self._lease is not None else neighbours.NO_IP
-                return neighbours.find_mac(NIC, _LIFELINE, call.ip, own, call.wait_s)
+                own6 = next(iter(_addresses6(_LINK_SCOPE)), UNSPECIFIED)
+                return _find(call.ip, own, own6, call.wait_s)
             case GiveBack():
                 self.give_back()
                 return Done()
@@ -100,10 +124,22 @@ class StandInGuest:
                 return _reach(call)
 
     def _ask_lease(self, call: AskLease) -> AnyAnswer:
-        with PacketSocket(NIC, IPV4, lifeline=_LIFELINE) as sock:
-            self._client = dhcp_client.DhcpClient(sock, call.lease_s)
-            result = self._client.ask(call.wait_s)
+        # The socket stays open: more servers may make an offer.
+        sock = PacketSocket(NIC, IPV4, lifeline=_LIFELINE)
+        self._client = dhcp_client.DhcpClient(sock, call.lease_s)
+        result = self._client.ask(call.wait_s)
         self._lease = self._client.claimed if result.outcome == "bound" else None
+        return result
+
+    def _ask_lease6(self, call: AskLease6) -> Lease6Result:
+        with PacketSocket(NIC, IPV4) as sock:
+            mac = mac_text(sock.mac)
+        self._client6 = dhcp6_client.Dhcp6Client(NIC, mac, _LIFELINE)
+        if call.settings_only:
+            return self._client6.ask_settings(call.wait_s)
+        result = self._client6.ask(call.wait_s)
+        if result.lease is not None and result.lease.address is not None:
+            run(["ip", "address", "add", f"{result.lease.address}/128", "dev", NIC, "nodad"])
         return result
 
     def _configure(self) -> AnyAnswer:
@@ -122,12 +158,15 @@ class StandInGuest:
         if self._routers is None:
             raise Failed("no router was asked for")
         found = self._routers.wait(wait_s)
-        if found.ip is None or not found.prefixes:
+        if found.router is None or not found.router.prefixes:
             return found
         return msgspec.structs.replace(found, addresses=_await_addresses6(_GLOBAL_SCOPE, 0.1))
 
     def give_back(self) -> None:
         """Release what was leased, and what was asked for without being confirmed."""
+        if self._client6 is not None:
+            with contextlib.suppress(OSError):  # the NIC or its address is gone
+                self._client6.give_back()
         lease = self._client.claimed if self._client is not None else None
         if lease is None:
             return
@@ -142,6 +181,23 @@ def _bring_up() -> AnyAnswer:
         with contextlib.suppress(OSError):  # a kernel without IPv6, or without that setting
             (_IPV6 / name).write_text(value)
     run(["ip", "-batch", "-"], stdin=f"link set lo up\nlink set {NIC} up\n")
+    return Done()
+
+
+def _take_address(call: TakeAddress) -> AnyAnswer:
+    family = "-6" if ":" in call.address else "-4"
+    nodad = " nodad" if family == "-6" else ""
+    run(["ip", family, "-batch", "-"], stdin=f"address add {call.address} dev {NIC}{nodad}\n")
+    if call.router is not None:
+        line = f"route replace default via {call.router} dev {NIC} onlink\n"
+        run(["ip", family, "-batch", "-"], stdin=line)
+    return Done()
+
+
+def _be_quiet() -> AnyAnswer:
+    with contextlib.suppress(OSError):  # a kernel without IPv6
+        (_IPV6 / "disable_ipv6").write_text("1")
+    run(["ip", "link", "set", NIC, "arp", "off", "up"])
     return Done()
 
 
@@ -167,8 +223,23 @@ def _await_addresses6(scope: str, wait_s: float) -> tuple[Ip, ...]:
     return found
 
 
+def _find(ip: Ip, own: Ip, own6: Ip, wait_s: float) -> AnyAnswer:
+    if ":" in ip:
+        return neighbours.find_mac6(NIC, ip, own6, wait_s, _LIFELINE)
+    return neighbours.find_mac(NIC, _LIFELINE, ip, own, wait_s)
+
+
 def _reach(call: AnyCall) -> AnyAnswer:
     match call:
+        case AddRoute():
+            run(["ip", "route", "replace", call.ip, "via", call.via, "dev", NIC, "onlink"])
+            return Done()
+        case MeasureLatency():
+            found = reach.latency(
+                call.ips, NIC, _LIFELINE, count=call.count, every_s=call.every_s,
+                wait_s=call.wait_s,
+            )  # fmt: skip
+            return LatencyResult(latencies=found)
         case Ping():
             return reach.ping(call.ip, NIC, _LIFELINE, call.wait_s)
         case AskName():
@@ -176,7 +247,15 @@ def _reach(call: AnyCall) -> AnyAnswer:
         case Connect():
             return reach.connect(call.ip, call.port, NIC, _LIFELINE, call.wait_s)
         case MeasureMtu():
-            return reach.measure_mtu(call.ip, _LIFELINE, call.wait_s)
+            return path_mtu.measure_mtu(call.ip, NIC, _LIFELINE, call.wait_s)
+        case TakeAddress():
+            return _take_address(call)
+        case BeQuiet():
+            return _be_quiet()
+        case SendPackets():
+            return trace_send.packets(map(bytes.fromhex, call.packets), call.gaps_s)
+        case SendFrames():
+            return trace_send.frames(NIC, map(bytes.fromhex, call.frames), call.gaps_s)
         case _:
             raise Failed(f"the stand-in does not know {type(call).__name__}")
 

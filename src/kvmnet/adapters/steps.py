@@ -1,7 +1,7 @@
 """Takes the steps of a plan: the one place where a step meets what it changes.
 
 What needs libvirt is imported when it is needed: a bridge needs none of it, and the guard, which
-is waited for, would start half as fast.
+is waited for, would start half as fast. So are the checks, which guests need none of.
 """
 
 from __future__ import annotations
@@ -12,15 +12,17 @@ from pathlib import Path
 
 from kvmnet.adapters import (
     arrange,
-    checks,
     files,
     hand_over,
+    link_steps,
     manager_calls,
     openings,
     proxies,
     sysctl_write,
 )
 from kvmnet.model import plan
+from kvmnet.model.guest_steps import ProveGuest
+from kvmnet.model.link_steps import LINK_STEPS
 
 
 def take(step: plan.Step, uri: str | None) -> None:
@@ -33,6 +35,10 @@ def take(step: plan.Step, uri: str | None) -> None:
             files.ensure(Path(step.path), step.text, mode=step.mode)
         case plan.RemoveFile():
             files.remove(Path(step.path))
+        case plan.ReloadLibvirt():
+            from kvmnet.adapters import libvirt_reload
+
+            libvirt_reload.reload(step)
         case plan.AnswerNeighbours():
             proxies.answer(step.nic, step.addresses)
         case plan.IgnoreNeighbours():
@@ -46,7 +52,11 @@ def take(step: plan.Step, uri: str | None) -> None:
         case plan.HandOver():
             hand_over.carry_out(step)
         case plan.Prove():
+            from kvmnet.adapters import checks
+
             checks.prove(step.checks, within_s=step.within_s)
+        case _ if isinstance(step, LINK_STEPS):
+            link_steps.take(step)
         case _:
             from kvmnet.adapters import libvirt_steps
 
@@ -60,22 +70,27 @@ def load(undoes: Sequence[plan.Step]) -> None:
             manager_calls.load(step.calls)
         elif not needs_root(step):
             import_module("kvmnet.adapters.libvirt_steps")
+            if isinstance(step, ProveGuest):
+                import_module("kvmnet.adapters.guest_proof")
 
 
 def needs_root(step: plan.Step) -> bool:
     """Whether the step changes the host itself, and not only by way of libvirt."""
     return isinstance(
         step,
-        plan.SetSysctl
-        | plan.WriteFile
-        | plan.RemoveFile
-        | plan.AnswerNeighbours
-        | plan.IgnoreNeighbours
-        | plan.MakeOpening
-        | plan.CloseOpening
-        | plan.Arrange
-        | plan.HandOver
-        | plan.Prove,
+        (
+            *LINK_STEPS,
+            plan.SetSysctl,
+            plan.WriteFile,
+            plan.RemoveFile,
+            plan.AnswerNeighbours,
+            plan.IgnoreNeighbours,
+            plan.MakeOpening,
+            plan.CloseOpening,
+            plan.Arrange,
+            plan.HandOver,
+            plan.Prove,
+        ),
     )
 
 

@@ -10,7 +10,6 @@ from the process that owns it (pidfd_getfd(2)); its data is never touched.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import socket
 import struct
@@ -124,6 +123,8 @@ def _ends(one: Established) -> tuple[str, int, str, int]:
 
 def _borrow(connection: Established) -> _Borrowed | None:
     """The connection's socket; None where no process with it can be reached."""
+    import ctypes  # late: where nobody is connected it is not needed
+
     libc = ctypes.CDLL(None, use_errno=True)
     for pid, number in connection.owners:
         try:

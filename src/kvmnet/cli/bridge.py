@@ -8,11 +8,15 @@ the bridge is kept in the files of the host's own network manager.
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
 from kvmnet.cli import bridge_change, output, picture
-from kvmnet.cli.host_documents import BridgeDocument, BridgeListDocument
-from kvmnet.core import views
+from kvmnet.core.missing import no_such
 from kvmnet.flow.observe import Part
+from kvmnet.model.values import parse_nic_name
+
+if TYPE_CHECKING:  # making a bridge needs none of it
+    from kvmnet.core import views
 
 HEADERS = ("bridge", "state", "stp", "addresses", "network", "managed by", "ports")
 PARTS = frozenset(
@@ -34,6 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser, common: argparse.ArgumentPars
 
 
 def list_bridges(args: argparse.Namespace) -> int:
+    from kvmnet.cli.host_documents import BridgeListDocument
+    from kvmnet.core import views
+
     state = picture.read_state(args, PARTS)
     found = views.bridges(state)
     if output.wants_json(args):
@@ -62,11 +69,14 @@ def row(bridge: views.BridgeView) -> tuple[str, ...]:
 
 
 def show_bridge(args: argparse.Namespace) -> int:
+    from kvmnet.cli.host_documents import BridgeDocument
+    from kvmnet.core import views
+
     state = picture.read_state(args, PARTS)
     everyone = views.bridges(state)
     found = next((x for x in everyone if x.name == args.name), None)
     if found is None:
-        raise picture.no_such("bridge", args.name, (x.name for x in everyone), state)
+        raise no_such(state, "bridge", parse_nic_name(args.name), (x.name for x in everyone))
     if output.wants_json(args):
         output.print_json(BridgeDocument(bridge=found, unread=state.unread))
         return 0

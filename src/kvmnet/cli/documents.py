@@ -10,12 +10,13 @@ from typing import Literal
 
 from msgspec import Struct
 
-from kvmnet.core.finding import Finding
+from kvmnet.cli.finding_view import FindingView
 from kvmnet.core.macs import MacUse
 from kvmnet.lab.status import GuestStatus, PlaceStatus
 from kvmnet.model.plan import Plan
 from kvmnet.model.probe import ProbeReport
 from kvmnet.model.state import Unread
+from kvmnet.model.trace import TraceReport
 from kvmnet.model.transaction import Outcome
 from kvmnet.model.values import Mac
 
@@ -30,6 +31,8 @@ class LabStatus(Struct, frozen=True, kw_only=True):
     """Seconds since the epoch."""
     places: tuple[PlaceStatus, ...]
     guests: tuple[GuestStatus, ...]
+    faults: tuple[str, ...] = ()
+    """What is broken in it on purpose, the oldest first."""
 
 
 class LabDocument(Struct, frozen=True, kw_only=True):
@@ -40,6 +43,24 @@ class LabDocument(Struct, frozen=True, kw_only=True):
     labs: tuple[LabStatus, ...]
     crashed: tuple[str, ...]
     """Labs that had ended without `lab down`, whose records were removed just now."""
+
+
+class FaultView(Struct, frozen=True, kw_only=True):
+    """A fault that can be put into a lab."""
+
+    name: str
+    problem: str
+    """The name of the finding that `kvmnet doctor` comes to."""
+    seen: str
+    """What a user sees."""
+
+
+class FaultsDocument(Struct, frozen=True, kw_only=True):
+    """`kvmnet lab break --list --json`."""
+
+    format: Literal["kvmnet.lab-faults"] = "kvmnet.lab-faults"
+    version: int = 1
+    faults: tuple[FaultView, ...]
 
 
 class MacCheckDocument(Struct, frozen=True, kw_only=True):
@@ -115,13 +136,23 @@ class HistoryDocument(Struct, frozen=True, kw_only=True):
     transactions: tuple[HistoryEntry, ...]
 
 
+class TraceDocument(Struct, frozen=True, kw_only=True):
+    """`kvmnet trace --json`."""
+
+    format: Literal["kvmnet.trace"] = "kvmnet.trace"
+    version: int = 1
+    ok: bool
+    """It arrived, and was answered where an answer is to be expected."""
+    report: TraceReport
+
+
 class UpDocument(Struct, frozen=True, kw_only=True):
     """`kvmnet up --json`."""
 
     format: Literal["kvmnet.up"] = "kvmnet.up"
     version: int = 1
     applied: bool
-    findings: tuple[Finding, ...]
+    findings: tuple[FindingView, ...]
     plan: Plan
     probe: ProbeReport | None
     """None with --dry-run."""

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from kvmnet.cli import guest_convert, guest_move, guest_nics, output, picture
 from kvmnet.cli.host_documents import GuestDocument, GuestListDocument
 from kvmnet.core import views
+from kvmnet.core.missing import no_such
 
 HEADERS = ("guest", "state", "nic", "mac", "on", "tap", "addresses", "remarks")
 
@@ -70,7 +71,7 @@ def show_guest(args: argparse.Namespace) -> int:
     everyone = views.guests(state)
     found = next((x for x in everyone if args.name in (x.name, x.uuid)), None)
     if found is None:
-        raise picture.no_such("guest", args.name, (x.name for x in everyone), state)
+        raise no_such(state, "guest", args.name, (x.name for x in everyone))
     if output.wants_json(args):
         output.print_json(GuestDocument(guest=found, unread=state.unread))
         return 0

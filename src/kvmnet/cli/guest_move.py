@@ -20,7 +20,7 @@ from kvmnet.model.target import FORMS, parse_target
 
 if TYPE_CHECKING:  # the flows are heavy to import, and --help does not need them
     from kvmnet.flow import guests
-    from kvmnet.model.move import How, MovePlan
+    from kvmnet.model.move import GuestMove, How, MovePlan
 
 
 def add_verb(verbs: argparse._SubParsersAction[argparse.ArgumentParser],
@@ -91,6 +91,9 @@ def run(args: argparse.Namespace) -> int:
         proposed = guests.propose(request, uri, watcher)
         _tell_guests(args, proposed)
         changes.show_dry_run(args, proposed.plan)
+        if request.mac.kind == "new" and proposed.plan.steps:
+            output.say(args, "kvmnet: a new address is drawn at each run; to have the one that is "
+                             "shown, say --mac ADDRESS")  # fmt: skip
         return 1 if proposed.refused else 0
     moved = guests.carry_out(
         request, uri=uri, command=shlex.join(["kvmnet", *sys.argv[1:]]), watcher=watcher,
@@ -113,11 +116,17 @@ def _consent(args: argparse.Namespace, request: guests.MoveRequest) -> guests.Co
 def _tell_guests(args: argparse.Namespace, proposed: MovePlan) -> None:
     if len(proposed.guests) <= 20:
         for move in proposed.guests:
-            output.say(args, f"kvmnet: guest {move.guest}: {move.how}; notices: {move.notices}")
+            output.say(args, f"kvmnet: guest {move.guest}: {_told(move, 'notices')}")
         return
     for how in dict.fromkeys(x.how for x in proposed.guests):
         named = [x for x in proposed.guests if x.how == how]
-        output.say(args, f"kvmnet: {len(named)} guests: {how}; notice: {named[0].notices}")
+        output.say(args, f"kvmnet: {len(named)} guests: {_told(named[0], 'notice')}")
+
+
+def _told(move: GuestMove, verb: str) -> str:
+    if move.how == "nothing":
+        return f"nothing to do: {move.notices.removeprefix('nothing: ')}"
+    return f"{move.how}; {verb}: {move.notices}"
 
 
 def _show(args: argparse.Namespace, moved: guests.Moved) -> int:

@@ -6,7 +6,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from kvmnet.core.finding import Finding
+from kvmnet.cli.finding_view import FindingView
 from kvmnet.core.views import BridgeView, GuestView, NetworkView, UplinkView
 from kvmnet.model.state import Unread
 
@@ -77,5 +77,5 @@ class StatusDocument(Struct, frozen=True, kw_only=True):
     bridges: tuple[BridgeView, ...]
     networks: tuple[NetworkView, ...]
     guests: tuple[GuestView, ...]
-    findings: tuple[Finding, ...]
+    findings: tuple[FindingView, ...]
     unread: tuple[Unread, ...] = ()

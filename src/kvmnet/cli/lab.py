@@ -15,11 +15,15 @@ from __future__ import annotations
 
 import argparse
 import shlex
+import shutil
+import sys
 import textwrap
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kvmnet.cli import lab_faults
 from kvmnet.cli.arguments import integer
 from kvmnet.cli.output import print_json, print_table, safe, say, use_color, wants_json
 
@@ -42,6 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser, common: argparse.ArgumentPars
     status.set_defaults(handler=_status)
     _add_exec(verbs.add_parser("exec", parents=parents, help="run a program at a place of a lab"))
     _add_guest(verbs.add_parser("guest", help="guests in a lab: add, remove"), parents)
+    lab_faults.add_verbs(verbs, common)
     demo = verbs.add_parser(
         "demo", parents=[common], help="the story of a guest's network, told with real packets"
     )
@@ -103,6 +108,7 @@ def _down(args: argparse.Namespace) -> int:
 def _status(args: argparse.Namespace) -> int:
     from kvmnet.cli.documents import LabDocument, LabStatus
     from kvmnet.lab import inspect, record, start
+    from kvmnet.lab.faults import broken
 
     crashed = start.tidy_stale()
     labs = []
@@ -117,6 +123,7 @@ def _status(args: argparse.Namespace) -> int:
                 started_at=known.started_at,
                 places=inspect.places(known),
                 guests=inspect.guests(known),
+                faults=tuple(x.name for x in broken.active(name)),
             )
         )
     if wants_json(args):
@@ -146,6 +153,11 @@ def _print_lab(args: argparse.Namespace, lab: LabStatus) -> None:
             args, ["guest", "state", "nics", "address"],
             [[g.name, g.state, ", ".join(g.nics), ", ".join(g.addresses)] for g in lab.guests],
         )  # fmt: skip
+
+    if lab.faults:
+        option = "" if lab.name == "default" else f" --name {lab.name}"
+        print(f"\nbroken on purpose: {', '.join(lab.faults)}")
+        print(f"  mend it: kvmnet lab mend {lab.faults[-1]}{option}")
 
 
 def _exec(args: argparse.Namespace) -> int:
@@ -186,7 +198,9 @@ def _demo(args: argparse.Namespace) -> int:
 
     tell(_Stage(args))
     width = max(len(command) for command, _ in GOING_ON)
-    print("\nHow to go on:")
+    own = Path(sys.executable).with_name("kvmnet")
+    is_elsewhere = shutil.which("kvmnet") is None and own.exists()
+    print(f"\nHow to go on (kvmnet is {own}):" if is_elsewhere else "\nHow to go on:")
     for command, meaning in GOING_ON:
         print(f"  {command:<{width}}   {meaning}")
     return 0

@@ -93,8 +93,8 @@ def _create(args: argparse.Namespace) -> int:
     request = NetworkRequest(
         name=parse_object_name(args.name, "network"),
         mode=args.mode,
-        subnet=None if args.subnet is None else _subnet(args.subnet),
-        ipv6=_ipv6(args.ipv6),
+        subnet=None if args.subnet is None else _subnet(args, args.subnet),
+        ipv6="off" if args.ipv6 == "off" else _subnet(args, args.ipv6),
         bridge=None if args.bridge is None else parse_nic_name(args.bridge),
         dhcp_range=None if args.dhcp_range is None else _range(args.dhcp_range, "--dhcp-range"),
         domain=None if args.domain is None else parse_domain_name(args.domain),
@@ -123,12 +123,16 @@ def _consent_to_openings(args: argparse.Namespace) -> networks.Consent:
     return decide
 
 
-def _subnet(text: str) -> Cidr | Literal["auto"]:
-    return "auto" if text == "auto" else parse_cidr(text)
-
-
-def _ipv6(text: str) -> Cidr | Literal["auto", "off"]:
-    return "off" if text == "off" else _subnet(text)
+def _subnet(args: argparse.Namespace, text: str) -> Cidr | Literal["auto"]:
+    """An address in a subnet is taken for the subnet, and that is said."""
+    if text == "auto":
+        return "auto"
+    subnet = parse_cidr(text)
+    given, _, _ = text.strip().partition("/")
+    if parse_ip(given) != subnet.partition("/")[0]:
+        output.say(args, f"kvmnet: {text.strip()} is an address in the subnet {subnet}, which is "
+                         "taken; this host gets the first address of it")  # fmt: skip
+    return subnet
 
 
 def _range(text: str, option: str) -> DhcpRange:

@@ -7,6 +7,7 @@ import argparse
 from kvmnet.cli import output, picture
 from kvmnet.cli.host_documents import NetworkListDocument, NetworkShowDocument
 from kvmnet.core import views
+from kvmnet.core.missing import no_such
 from kvmnet.flow.observe import Part
 from kvmnet.model.virt import NetworkConfig
 
@@ -59,7 +60,7 @@ def show_network(args: argparse.Namespace) -> int:
     found = next((x for x in everyone if args.name in (x.network.name, x.network.uuid)), None)
     if found is None:
         names = (x.network.name for x in everyone)
-        raise picture.no_such("network", args.name, names, state)
+        raise no_such(state, "network", args.name, names)
     if output.wants_json(args):
         output.print_json(NetworkShowDocument(network=found, unread=state.unread))
         return 0

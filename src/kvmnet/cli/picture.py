@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 
 from kvmnet.adapters.files import read_text
 from kvmnet.cli import output
-from kvmnet.core.finding import command
 from kvmnet.core.finding import some as some
 from kvmnet.core.guest_addresses import GuestAddress, NicAddresses
-from kvmnet.errors import InvalidInput, KvmnetError, NotFound, Unavailable
+from kvmnet.core.missing import elsewhere
+from kvmnet.errors import InvalidInput
 from kvmnet.flow.observe import Part, observe
-from kvmnet.formats import state_json
 from kvmnet.model.host import BridgeAttributes
 from kvmnet.model.state import State
 from kvmnet.model.virt import GuestNic
@@ -36,6 +34,8 @@ def read_state(args: argparse.Namespace, parts: frozenset[Part]) -> State:
     """The saved State that was asked for, else those parts of this host."""
     if args.state is None:
         return observe(getattr(args, "connect", None), parts)
+    from kvmnet.formats import state_json  # late: saved States are rare
+
     if args.state == "-":
         data = sys.stdin.buffer.read(state_json.MAX_BYTES + 1)
         return state_json.parse(data.decode("utf-8", "surrogateescape"))
@@ -62,10 +62,8 @@ def say_none(args: argparse.Namespace, state: State, what: str) -> None:
         return
     uris = [x.uri for x in state.connections]
     where = f" on {', '.join(uris)}" if uris else ""
-    hint = ""
-    if uris and all(uri.endswith("/session") for uri in uris):  # the commonest surprise of all
-        hint = "; for the system's: --connect qemu:///system"
-    output.say(args, f"there are no {what} to show{where}{hint}")
+    other = elsewhere(state)
+    output.say(args, f"there are no {what} to show{where}{f'; {other}' if other else ''}")
 
 
 def virt_status(state: State) -> int:
@@ -77,23 +75,6 @@ def virt_status(state: State) -> int:
 def host_status(state: State) -> int:
     """Exit status of a command about the host's own links: 1 if they could not be read."""
     return 1 if any(x.what == "links and addresses" for x in state.unread) else 0
-
-
-def no_such(kind: str, name: str, names: Iterable[str], state: State) -> KvmnetError:
-    """The error for a name that nobody has, as far as could be seen; it says which there are."""
-    known = some(names)
-    lost = next((x for x in state.unread if x.what.startswith("libvirt")), None)
-    if lost is not None and kind != "bridge":
-        return Unavailable(
-            f"{kind} {command(name)} can not be looked up",
-            why=f"{lost.what} was not read: {lost.why}",
-            hint=lost.hint,
-        )
-    return NotFound(
-        f"there is no {kind} {command(name)}",
-        why=f"there are: {known}" if known else f"there is no {kind} at all",
-        hint=f"kvmnet {kind} list",
-    )
 
 
 def age(seconds: int | None) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from kvmnet.adapters.files import write_atomic
-from kvmnet.cli import documents, guest_documents, host_documents
+from kvmnet.cli import doctor_document, documents, guest_documents, host_documents
 from kvmnet.formats import state_json
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -22,7 +22,7 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 def document_types() -> Iterator[type[msgspec.Struct]]:
     """Every document: a Struct with a `format` and a `version`."""
-    for module in (documents, guest_documents, host_documents, state_json):
+    for module in (documents, doctor_document, guest_documents, host_documents, state_json):
         for kind in vars(module).values():
             is_struct = isinstance(kind, type) and issubclass(kind, msgspec.Struct)
             if is_struct and kind.__module__ == module.__name__ and _is_document(kind):

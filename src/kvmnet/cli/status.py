@@ -10,11 +10,11 @@ import argparse
 from collections.abc import Iterable, Sequence
 
 from kvmnet.cli import bridge, guest, network_views, output, picture
+from kvmnet.cli.finding_view import FindingView, finding_views
 from kvmnet.cli.host_documents import StatusDocument
 from kvmnet.core import views
-from kvmnet.core.finding import Finding
 from kvmnet.core.findings import find
-from kvmnet.flow.observe import ALL_PARTS
+from kvmnet.flow.observe import ALL_PARTS, ONLY_DOCTOR
 from kvmnet.model.state import State, Unread
 
 
@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser, common: argparse.ArgumentPars
 
 
 def show(args: argparse.Namespace) -> int:
-    state = picture.read_state(args, ALL_PARTS)
+    state = picture.read_state(args, ALL_PARTS - ONLY_DOCTOR)
     document = StatusDocument(
         hostname=state.hostname,
         taken_at=state.taken_at,
@@ -33,7 +33,7 @@ def show(args: argparse.Namespace) -> int:
         bridges=views.bridges(state),
         networks=views.networks(state),
         guests=views.guests(state),
-        findings=find(state),
+        findings=finding_views(find(state)),
         unread=state.unread,
     )
     status = 0 if state.links or state.connections else 1
@@ -93,14 +93,18 @@ def _uplink(link: views.UplinkView) -> tuple[str, ...]:
     )
 
 
-def _findings(found: tuple[Finding, ...]) -> None:
+def _findings(found: tuple[FindingView, ...]) -> None:
     print("\nWhat is wrong" if found else "\nWhat is wrong: nothing that can be seen from here")
     for item in found:
         print(output.safe(f"  {item.severity} {item.name}, {item.subject}: {item.what}"))
         for line in item.evidence:
             print(output.safe(f"      because: {line}"))
+        for line in item.look:
+            print(output.safe(f"      look: {line}"))
         for line in item.fix:
             print(output.safe(f"      try: {line}"))
+        if item.lasts:
+            print(output.safe(f"      lasts: {item.lasts}"))
 
 
 def _unread(items: tuple[Unread, ...]) -> None:

@@ -122,11 +122,12 @@ def _show_dry_run(args: argparse.Namespace, up: UpPlan) -> int:
 
 def _print_document(up: UpPlan, result: UpResult | None) -> None:
     from kvmnet.cli.documents import UpDocument
+    from kvmnet.cli.finding_view import finding_views
 
     output.print_json(
         UpDocument(
             applied=result is not None,
-            findings=up.findings,
+            findings=finding_views(up.findings),
             plan=up.plan,
             probe=None if result is None else result.report,
         )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-
 from msgspec import Struct
 
 from kvmnet.core.bridge_checks import check_owned
@@ -79,6 +77,8 @@ def kept_as(state: State, bridge: Link) -> Takeover:
 
 def mac_of_name(state: State, bridge: str) -> Mac:
     """The same at every try; locally administered (IEEE 802c)."""
+    import hashlib  # late: few bridges need it, and it loads OpenSSL
+
     digest = hashlib.sha256(f"{state.hostname}\0{bridge}".encode()).digest()
     return Mac(bytes([0x02, *digest[:5]]).hex(":"))
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from itertools import pairwise
 
 from kvmnet.core.bridge_picture import default_gateways, global_addresses
 from kvmnet.core.finding import command, some
 from kvmnet.core.lan_range import is_lan_range
 from kvmnet.core.network_plan import network_with_bridge
-from kvmnet.core.uplinks import guest_of, shared_lan
+from kvmnet.core.uplinks import shared_lan
 from kvmnet.errors import InvalidInput, Refused
 from kvmnet.model.arrangement import Arrangement
 from kvmnet.model.desired import BridgeRequest
@@ -74,6 +75,28 @@ def check_parts(before: Arrangement, names: Iterable[str]) -> None:
             raise Refused(f"{name!a} can not be changed", why="its name has quotes, # or \\")
 
 
+def lost_with_the_port(state: State, bridge: Link, ports: Iterable[Link]) -> tuple[str, ...]:
+    """Notes on what the kernel forgets when a port leaves its bridge, and no undo brings back."""
+    found = []
+    for port in ports:
+        static = sum(
+            x.kind == "static" and (x.port, x.bridge) == (port.name, bridge.name)
+            for x in state.forwarding
+        )
+        lost = [f"{static} static forwarding {'entry' if static == 1 else 'entries'}"] * (
+            static > 0
+        )
+        options = port.port.options if port.port is not None else ()
+        if ("vlan_tunnel", "on") in pairwise(options):
+            lost.append("which VLAN is which tunnel's")
+        if lost:
+            found.append(
+                f"{port.name} loses {' and '.join(lost)}: the kernel keeps that only while it is a "
+                f"port of {bridge.name}, and an undo does not bring it back"
+            )
+    return tuple(found)
+
+
 def check_loop(state: State, beside: Iterable[str], nic: str, bridge: str) -> None:
     """Raise `Refused` if the NIC is plugged into the LAN that the bridge is on already."""
     evidence = shared_lan(state, beside, nic)
@@ -119,28 +142,6 @@ def check_owned(state: State, bridge: Link) -> None:
             why="Docker made it and cares for it",
             hint="docker network ls",
         )
-
-
-def check_guests(state: State, bridge: str) -> None:
-    """Raise `Refused` while running guests are plugged into the bridge."""
-    guests = guests_on(state, bridge)
-    if guests:
-        raise Refused(
-            f"bridge {bridge} can not be deleted",
-            why=f"{some(guests)} would be cut off: they are plugged into it",
-            hint=f"shut them down first: {command('virsh', 'shutdown', guests[0])}; or cut them "
-            f"off: {command('kvmnet', 'bridge', 'delete', bridge, '--force')}",
-        )
-
-
-def guests_on(state: State, bridge: str) -> tuple[str, ...]:
-    """Names of running guests with a NIC on the bridge; a tap of nobody known counts as one."""
-    names: dict[str, None] = {}
-    for port in state.ports(bridge):
-        if port.kind == "tap":
-            guest = guest_of(state, port)
-            names[guest.name if guest is not None else f"whoever has {port.name}"] = None
-    return tuple(names)
 
 
 def check_networks(state: State, nic: str, bridge: str) -> None:

@@ -15,7 +15,8 @@ import msgspec
 from msgspec import Struct
 
 from kvmnet.core.firewall import Packet, Passage, passage
-from kvmnet.core.openings import MAX_CHAINS, place_for_rule, with_opening
+from kvmnet.core.firewall_fix import in_docker_user, keep_in_docker, not_docker
+from kvmnet.core.openings import DOCKER_USER, MAX_CHAINS, place_for_rule, with_opening
 from kvmnet.errors import Refused
 from kvmnet.model.host import Firewall, FirewallChain, FirewallRule
 from kvmnet.model.opening import Opening
@@ -58,7 +59,8 @@ def prepare(state: State, nic: str | None, bridge: str) -> BridgeFirewall:
             openings += found
             notes += told
     steps = tuple(
-        PlannedStep(step=MakeOpening(opening=x), undo=CloseOpening(opening=x)) for x in openings
+        PlannedStep(step=MakeOpening(opening=x), undo=CloseOpening(opening=x))
+        for x in dict.fromkeys(openings)  # one of both families is needed by each of them
     )
     return BridgeFirewall(steps=steps, notes=tuple(notes))
 
@@ -145,7 +147,19 @@ def _guests_frames(
         blocked = passage(now, packet)
     if blocked.outcome == "blocked":
         return [], [f"the firewall drops guests' frames on {bridge}: {first.evidence}"]
-    return openings, [_how_to_keep(firewall, first, bridge)]
+    docker = in_docker_user(openings)
+    notes = [
+        f"without an opening the firewall would drop guests' frames on {bridge} "
+        f"({first.evidence}); the openings in {DOCKER_USER} {keep_in_docker(docker)}"
+    ] if docker else []  # fmt: skip
+    if not_docker(openings):
+        notes.append(_how_to_keep(firewall, first, bridge))
+    return openings, notes
+
+
+def frame_openings(firewall: Firewall, bridge: str, family: IpFamily) -> tuple[Opening, ...]:
+    """The openings without which frames through a bridge would be dropped; none that do not do."""
+    return tuple(_guests_frames(firewall, bridge, family)[0])
 
 
 def _opening(firewall: Firewall, blocked: Passage, bridge: str) -> Opening | None:
@@ -170,6 +184,13 @@ def _how_to_keep(firewall: Firewall, blocked: Passage, bridge: str) -> str:
     )
     if "ufw" in firewall.front_ends:
         return f"{told}; to keep it: ufw route allow in on {bridge} out on {bridge}"
+    if "firewalld" in firewall.front_ends and blocked.base and blocked.base.backend == "nft":
+        # What its direct rules accept, in iptables, its own chains reject all the same.
+        return (
+            f"{told}; to keep it, in a zone that may forward: "
+            f"firewall-cmd --permanent --add-interface={bridge}; firewall-cmd --permanent "
+            "--add-forward"
+        )
     if "firewalld" in firewall.front_ends:
         return (
             f"{told}; to keep it: firewall-cmd --permanent --direct --add-passthrough "

@@ -7,8 +7,9 @@ from collections.abc import Iterable
 
 import msgspec
 
+from kvmnet.core import vlans
 from kvmnet.model.arrangement import Arrangement, LinkTarget
-from kvmnet.model.host import Address, Link, Neighbour, Route, Rule, Sysctl
+from kvmnet.model.host import Address, Link, Neighbour, PortAttributes, Route, Rule, Sysctl
 from kvmnet.model.routes import connected_route, grouped, made_by_kernel
 from kvmnet.model.state import State
 from kvmnet.model.values import Ip
@@ -17,6 +18,8 @@ _KNOWN = frozenset({"REACHABLE", "STALE", "DELAY", "PROBE", "PERMANENT"})
 _FLAGS = frozenset({"home", "mngtmpaddr", "noprefixroute", "autojoin", "nodad"})
 """Those that an address can be given; the kernel finds the others by itself."""
 _FAMILIES = ("ipv4", "ipv6")
+_USUAL_COSTS = frozenset({None, 1, 2, 3, 4, 5, 19, 100})
+"""The kernel's, by speed (br_if.c, `port_cost`), and the managers' own."""
 
 
 def as_is(state: State, names: Iterable[str], absent: tuple[str, ...] = ()) -> Arrangement:
@@ -25,7 +28,7 @@ def as_is(state: State, names: Iterable[str], absent: tuple[str, ...] = ()) -> A
     mine = {x.name for x in links}
     addresses = [x for x in state.addresses if x.link in mine]
     return Arrangement(
-        links=tuple(_link_as_is(state, x) for x in links),
+        links=_with_own_vlans(state, (_link_as_is(state, x) for x in links)),
         absent=absent,
         routes=tuple(
             hop
@@ -52,6 +55,8 @@ def _link_as_is(state: State, link: Link) -> LinkTarget:
         promisc=link.promisc,
         allmulti=link.allmulti,
         master=link.master,
+        port=_port_as_set(link),
+        vlans=vlans.carried(state, link),
         addresses=tuple(
             _address_as_is(x, link, state.routes) for x in state.addresses if x.link == link.name
         ),
@@ -79,6 +84,56 @@ def sysctls_of(state: State, name: str) -> tuple[Sysctl, ...]:
         for prefix in prefixes
         if x.name.startswith(prefix) and "." not in x.name.removeprefix(prefix)
     )
+
+
+def with_ports_of(state: State, target: Arrangement) -> Arrangement:
+    """An arrangement of before, its ports and bridges as they were set since: a port that is still
+    one of the same bridge has its flags and VLANs of now, which are lost once it leaves.
+    """
+    links = _with_own_vlans(state, (_as_set(state, x) for x in target.links))
+    return msgspec.structs.replace(target, links=links)
+
+
+def _with_own_vlans(state: State, links: Iterable[LinkTarget]) -> tuple[LinkTarget, ...]:
+    """A bridge that has to give its ports VLANs is told of its own too: then it comes to filter
+    only once all have theirs.
+    """
+    found = tuple(links)
+    tagged = {x.master for x in found if x.vlans is not None}
+    return tuple(
+        msgspec.structs.replace(x, vlans=vlans.of_port(state, x.name))
+        if x.bridge is not None and x.vlans is None and x.name in tagged else x
+        for x in found
+    )  # fmt: skip
+
+
+def _as_set(state: State, target: LinkTarget) -> LinkTarget:
+    link = state.link(target.name)
+    if link is None or link.master != target.master:
+        return target
+    if target.bridge is not None and link.bridge is None:
+        return target
+    return msgspec.structs.replace(
+        target,
+        bridge=link.bridge if target.bridge is not None else None,
+        port=_port_as_set(link),
+        vlans=vlans.carried(state, link),
+    )
+
+
+def _port_as_set(link: Link) -> PortAttributes | None:
+    """What somebody has set of a port; None: all is as the kernel gives it to a new one."""
+    port = link.port
+    if port is None:
+        return None
+    cost = None if port.cost in _USUAL_COSTS else port.cost
+    found = msgspec.structs.replace(port, cost=cost)
+    return None if found == PortAttributes(state=port.state) else found
+
+
+def freed(port: LinkTarget) -> LinkTarget:
+    """A port that is none any more."""
+    return msgspec.structs.replace(port, master=None, port=None, vlans=None)
 
 
 def moved_sysctls(settings: tuple[Sysctl, ...], old: str, new: str) -> tuple[Sysctl, ...]:

@@ -17,16 +17,17 @@ from kvmnet.core.bridge_change import (
 )
 from kvmnet.core.bridge_checks import (
     check_cut_off,
-    check_guests,
     check_loop,
     check_name,
     check_networks,
     check_parts,
     check_stp,
-    guests_on,
+    lost_with_the_port,
 )
+from kvmnet.core.bridge_guests import check_guests, shown_guests
 from kvmnet.core.bridge_picture import (
     as_is,
+    freed,
     global_addresses,
     moved_addresses,
     moved_neighbours,
@@ -260,7 +261,7 @@ def _deletion(state: State, bridge: Link) -> BridgeChange:
     before = as_is(state, (bridge.name, *(x.name for x in ports)))
     check_parts(before, (bridge.name,))
     nics = tuple(x.name for x in nics_of(state, bridge.name))
-    guests = guests_on(state, bridge.name)
+    guests = shown_guests(state, bridge.name)
     return BridgeChange(
         title=f"delete bridge {bridge.name}",
         bridge=bridge.name,
@@ -268,20 +269,20 @@ def _deletion(state: State, bridge: Link) -> BridgeChange:
         arrange=PlannedStep(
             step=Arrange(what=_what_back(bridge.name, nics), target=_given_back(before, heir)),
             undo=Arrange(what=f"make bridge {bridge.name} again", target=before),
-            disturbs=f"guests {some(guests)}: cut off" if guests else "nobody",
+            disturbs=f"{guests}: cut off" if guests else "nobody",
         ),
         before=kept_as(state, bridge),
         heir=heir.name if heir is not None else None,
-        notes=_deletion_notes(state, bridge, heir),
+        notes=(*_deletion_notes(state, bridge, heir), *lost_with_the_port(state, bridge, ports)),
     )
 
 
 def _given_back(before: Arrangement, heir: Link | None) -> Arrangement:
     """The arrangement with a NIC where its bridge was."""
     bridge, ports = before.links[0], before.links[1:]
-    freed = [msgspec.structs.replace(x, master=None) for x in ports]
+    free = tuple(map(freed, ports))
     if heir is None:
-        return Arrangement(links=tuple(freed), absent=(bridge.name,))
+        return Arrangement(links=free, absent=(bridge.name,))
     new = [
         msgspec.structs.replace(
             x,
@@ -289,7 +290,7 @@ def _given_back(before: Arrangement, heir: Link | None) -> Arrangement:
             sysctls=moved_sysctls(bridge.sysctls, bridge.name, heir.name),
         )
         if x.name == heir.name else x
-        for x in freed
+        for x in free
     ]  # fmt: skip
     mine = [x for x in before.neighbours if x.link == bridge.name]
     return Arrangement(

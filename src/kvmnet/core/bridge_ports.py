@@ -12,15 +12,18 @@ from kvmnet.core.bridge_change import (
     port_of,
     shown_addresses,
 )
-from kvmnet.core.bridge_checks import check_loop, guests_on
-from kvmnet.core.bridge_picture import as_is, global_addresses
-from kvmnet.core.finding import command, some
-from kvmnet.core.uplinks import check_port, find_nic, port_notes
+from kvmnet.core.bridge_checks import check_loop, lost_with_the_port
+from kvmnet.core.bridge_guests import shown_guests
+from kvmnet.core.bridge_picture import as_is, freed, global_addresses
+from kvmnet.core.finding import command
+from kvmnet.core.uplinks import check_port, find_nic, guest_of, port_notes
 from kvmnet.errors import Refused
 from kvmnet.model.arrangement import Arrangement
 from kvmnet.model.host import Link
 from kvmnet.model.plan import Arrange, PlannedStep
 from kvmnet.model.state import State
+
+_SOME_NIC = "a guest's NIC, and it is not known of which guest"
 
 
 def plan_add_port(state: State, bridge: str, nic: str) -> BridgeChange:
@@ -56,7 +59,13 @@ def plan_remove_port(state: State, bridge: str, nic: str) -> BridgeChange:
         return BridgeChange(title=title, bridge=there.name, notes=(note,))
     what = f"{link.name} can not be taken out of {there.name}"
     if link.kind == "tap":
-        raise Refused(what, why="it is the host's end of a guest's NIC")
+        guest = guest_of(state, link)
+        raise Refused(
+            what,
+            why=f"it is the other end of {f'a NIC of guest {guest.name}' if guest else _SOME_NIC}",
+            hint=f"{command('kvmnet', 'guest', 'move', guest.name)} --to TARGET"
+            if guest else "kvmnet guest list",
+        )  # fmt: skip
     if nics_of(state, there.name) == (link,) and global_addresses(state, there.name):
         raise Refused(
             what,
@@ -64,7 +73,8 @@ def plan_remove_port(state: State, bridge: str, nic: str) -> BridgeChange:
             f"({shown_addresses(state, there.name)})",
             hint=f"have it get them back: {command('kvmnet', 'bridge', 'delete', there.name)}",
         )
-    return _with_ports(state, there, link, title, master=None, notes=())
+    notes = lost_with_the_port(state, there, (link,))
+    return _with_ports(state, there, link, title, master=None, notes=notes)
 
 
 def _with_ports(
@@ -74,14 +84,14 @@ def _with_ports(
     """The change of one port, live and for the manager."""
     before, kept = as_is(state, (link.name,)), kept_as(state, bridge)
     port = msgspec.structs.replace(
-        before.links[0], master=master, addresses=(), sysctls=(), up=True
+        freed(before.links[0]), master=master, addresses=(), sysctls=(), up=True
     )
     others = tuple(x for x in kept.ports if x.name != link.name)
     ports = others if master is None else (*others, port_of(link))
     heir = kept.heir_of if kept.heir_of in {x.name for x in ports} else None
     if heir is None and kept.heir_of is not None and ports:
         heir = ports[0].name
-    guests = guests_on(state, bridge.name) if master is None else ()
+    guests = shown_guests(state, bridge.name) if master is None else ""
     return BridgeChange(
         title=title,
         bridge=bridge.name,
@@ -89,7 +99,7 @@ def _with_ports(
         arrange=PlannedStep(
             step=Arrange(what=title, target=Arrangement(links=(port,))),
             undo=Arrange(what=f"have {link.name} as it was", target=before),
-            disturbs=f"guests {some(guests)}: they reach nobody by {link.name}"
+            disturbs=f"{guests}: nobody is reached by {link.name} any more"
             if guests else "nobody",
         ),
         takeover=msgspec.structs.replace(kept, ports=ports, heir_of=heir),

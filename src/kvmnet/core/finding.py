@@ -8,6 +8,8 @@ from typing import Literal
 
 from msgspec import Struct
 
+from kvmnet.model.plan import PlannedStep
+
 Severity = Literal["problem", "warning", "note"]
 MANY = 5
 
@@ -22,9 +24,19 @@ class Finding(Struct, frozen=True, kw_only=True):
     subject: str
     """What it is about: `network default`, `guest web`, `bridge br0`."""
     what: str
+    breaks: str = ""
+    """What does not work because of it, and for whom: `guests on br0 get no address`."""
     evidence: tuple[str, ...] = ()
+    """What shows it: the file, key, rule with its handle, counter or packet."""
     fix: tuple[str, ...] = ()
-    """Commands that mend it, one after the other; empty where people have to decide."""
+    """Commands that mend it, one after the other; empty where people have to decide.
+
+    Those that only look (`core/looking.py`) are shown as such.
+    """
+    lasts: str = ""
+    """Where these commands do not outlast a boot: until when they hold, and what keeps it so."""
+    mend: tuple[PlannedStep, ...] = ()
+    """The same as steps with their undo, which `kvmnet doctor --fix` takes; empty: it does not."""
 
 
 def some(names: Iterable[str]) -> str:

@@ -156,7 +156,7 @@ def _nic(index: _Index, guest: Guest, nic: GuestNic) -> NicAddresses:
     if nic.mac is None:
         return NicAddresses(mac=None, bridge=index.bridge(guest, nic))
     bridge = index.bridge(guest, nic)
-    addresses = _addresses(index, guest, nic.mac)
+    addresses = _addresses(index, guest, nic.mac, bridge)
     return NicAddresses(
         mac=nic.mac,
         bridge=bridge,
@@ -169,7 +169,9 @@ def _nic(index: _Index, guest: Guest, nic: GuestNic) -> NicAddresses:
     )
 
 
-def _addresses(index: _Index, guest: Guest, mac: Mac) -> tuple[GuestAddress, ...]:
+def _addresses(
+    index: _Index, guest: Guest, mac: Mac, bridge: str | None
+) -> tuple[GuestAddress, ...]:
     seen: defaultdict[tuple[Ip, Family], list[Sighting]] = defaultdict(list)
     lengths: dict[Ip, int | None] = {}
     for told in guest.agent_addresses:
@@ -189,8 +191,21 @@ def _addresses(index: _Index, guest: Guest, mac: Mac) -> tuple[GuestAddress, ...
         GuestAddress(ip=ip, family=family, prefix_len=lengths.get(ip), sources=tuple(sources))
         for (ip, family), sources in seen.items()
     ]
-    # Addresses that people use come first: IPv4, then IPv6, link-local last.
-    return tuple(sorted(found, key=lambda x: (x.ip.startswith("fe80:"), x.family)))
+    elsewhere = {
+        x.ip for x in index.leases.get(mac, ())
+        if index.network_bridge.get((x.connection, x.network), bridge) != bridge
+    }  # fmt: skip
+
+    def order(address: GuestAddress) -> tuple[bool, int, int]:
+        """Those that people use come first: IPv4, then IPv6, link-local last.
+
+        A guest that was moved may have the lease of its former network beside what it has now.
+        """
+        kinds = {x.source for x in address.sources}
+        left = 0 if "agent" in kinds else 2 if address.ip in elsewhere else 1
+        return address.ip.startswith("fe80:"), address.family, left
+
+    return tuple(sorted(found, key=order))
 
 
 def _presence(index: _Index, nic: GuestNic, bridge: str | None) -> Presence | None:

@@ -30,9 +30,15 @@ def _fits(pattern: str, name: str, uuid: str) -> bool:
 
 
 def check_found(
-    patterns: Sequence[str], found: Sequence[tuple[str, str]], everyone: Sequence[str]
+    patterns: Sequence[str],
+    found: Sequence[tuple[str, str]],
+    everyone: Sequence[str],
+    elsewhere: Callable[[], str] = lambda: "",
 ) -> None:
-    """Raise `NotFound` for a pattern that fits no guest, naming those that there are."""
+    """Raise `NotFound` for a pattern that fits no guest, naming those that there are.
+
+    `elsewhere` tells where else guests may be, if they may.
+    """
     for pattern in patterns:
         if not pattern:
             raise InvalidInput("an empty name names no guest")
@@ -42,5 +48,5 @@ def check_found(
             raise NotFound(
                 f"{what} {pattern[:80]!a}",
                 why=f"there are: {names}" if names else "there is no guest at all",
-                hint="kvmnet guest list",
+                hint=elsewhere() or "kvmnet guest list",
             )

@@ -6,8 +6,10 @@ import ipaddress
 from typing import Literal
 
 from kvmnet.core.firewall import Packet
+from kvmnet.core.firewall_fix import in_docker_user, keep_in_docker, not_docker, own_file
+from kvmnet.core.firewall_ways import dhcp_request
 from kvmnet.core.libvirt_firewall import chains_libvirt_will_fill
-from kvmnet.core.openings import blockades
+from kvmnet.core.openings import DOCKER_USER, blockades
 from kvmnet.model.host import FirewallChain, FirewallRule
 from kvmnet.model.opening import Opening
 from kvmnet.model.plan import CloseOpening, MakeOpening, PlannedStep
@@ -33,21 +35,26 @@ def opening_steps(state: State, name: str, config: NetworkConfig) -> tuple[Plann
 
 def opening_notes(state: State, steps: tuple[PlannedStep, ...]) -> tuple[str, ...]:
     """That openings do not outlast the ruleset."""
-    if not steps:
-        return ()
-    owners = ", ".join(state.firewall.front_ends) or "often /etc/nftables.conf"
+    openings = [x.step.opening for x in steps if isinstance(x.step, MakeOpening)]
+    docker, others = in_docker_user(openings), not_docker(openings)
+    notes = (f"the openings in {DOCKER_USER} {keep_in_docker(docker)}",) if docker else ()
+    if not others:
+        return notes
+    owners = ", ".join(x for x in state.firewall.front_ends if x != "docker")
     return (
+        *notes,
         "the openings last until the firewall is loaded anew; to keep them, put the rules marked "
-        f"kvmnet into its own files ({owners})",
+        f"kvmnet into its own files ({owners or f'often {own_file(others)}'})",
     )
 
 
 def _packets(config: NetworkConfig) -> tuple[Packet, ...]:
-    bridge = config.bridge
+    bridge = config.bridge or ""
     return (
-        Packet(hook="prerouting", what="a guest's DHCP request", iif=bridge, dport=67),
-        Packet(hook="input", what="a guest's DHCP request", iif=bridge, dport=67),
-        Packet(hook="output", what="the DHCP answer", oif=bridge, dport=68),
+        dhcp_request("prerouting", bridge),
+        dhcp_request("input", bridge),
+        Packet(hook="output", what="the DHCP answer", oif=bridge, sport=67, dport=68,
+               destination=_guest(config.ips[0])),
         Packet(hook="input", what="a guest's DNS query", iif=bridge, dport=53,
                source=_guest(config.ips[0])),
         *_forwarded(config, config.ips[0], "192.0.2.1"),

@@ -13,7 +13,7 @@ _IPTABLES_CHAINS = frozenset({"INPUT", "FORWARD", "OUTPUT"})
 
 def chains_libvirt_will_fill(state: State) -> tuple[FirewallChain, ...]:
     """The chains at whose head libvirt's iptables backend puts its own accept rules at start."""
-    if not _uses_iptables(state):
+    if not uses_iptables(state):
         return ()
     return tuple(
         chain
@@ -22,7 +22,8 @@ def chains_libvirt_will_fill(state: State) -> tuple[FirewallChain, ...]:
     )
 
 
-def _uses_iptables(state: State) -> bool:
+def uses_iptables(state: State) -> bool:
+    """Whether libvirt writes its rules with iptables, as told or by its version."""
     configured = state.firewall.libvirt_backend
     if configured is not None:
         return configured == "iptables"

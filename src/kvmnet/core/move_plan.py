@@ -100,7 +100,7 @@ def _guest(
     how = _how(state, work, moving, target, carrier, wish)
     if how in {"live", "replug"}:
         _check_addresses(state, guest, moving, carrier, known, wish)
-    said = tuple(f"{guest.name}: {x}" for nic in moving for x in nic.remarks)
+    said = tuple(f"{guest.name}: {x}" for nic in moving for x in (*_new_mac(nic), *nic.remarks))
     if how == "next-boot":
         said += (f"{guest.name} runs on as it is; it is on {target} from its next start on "
                  f"(shut down, not only rebooted)",)  # fmt: skip
@@ -108,6 +108,13 @@ def _guest(
     if work.saved_before is not None and work.saved_after is not None and stale:
         own.append(_save(work, moving, "nobody" if how != "next-boot" else f"{guest.name}: later"))
     return _move(guest, how), tuple(own), said
+
+
+def _new_mac(nic: NicWork) -> tuple[str, ...]:
+    """What DHCP reservations and others that know the NIC by its address have to be told."""
+    if nic.new_mac is None:
+        return ()
+    return (f"NIC {nic.number} gets the MAC address {nic.new_mac}, in place of {nic.mac}",)
 
 
 def _how(
@@ -326,7 +333,11 @@ def _proof(guest: Guest, nic: NicWork, carrier: Carrier, known: Addresses) -> Pl
 
 def _save(work: GuestWork, moving: Sequence[NicWork], disturbs: str) -> PlannedStep:
     assert work.saved_after is not None and work.saved_before is not None
-    what = "; ".join(f"NIC {x.mac}: {x.before} becomes {x.after}" for x in moving)
+    what = "; ".join(
+        f"NIC {x.mac}: {x.before} becomes {x.after}"
+        + (f", its MAC address {x.new_mac}" if x.new_mac is not None else "")
+        for x in moving
+    )
     guest = work.guest
     return PlannedStep(
         step=steps.SaveGuest(

@@ -7,7 +7,7 @@ import ipaddress
 from msgspec import Struct
 
 from kvmnet.core.finding import command, some
-from kvmnet.core.network_plan import find_network
+from kvmnet.core.network_find import find_network
 from kvmnet.core.uplinks import find_nic
 from kvmnet.errors import NotFound, Refused
 from kvmnet.model.state import State

@@ -10,6 +10,7 @@ import msgspec
 
 from kvmnet.core import lan_range6
 from kvmnet.core.accept_ra import accept_ra_steps
+from kvmnet.core.finding import command
 from kvmnet.core.lan_firewall import opening_notes, opening_steps
 from kvmnet.core.lan_range import (
     check_options,
@@ -20,6 +21,7 @@ from kvmnet.core.lan_range import (
 )
 from kvmnet.core.lan_settings import answer_steps
 from kvmnet.core.macs import QEMU_PREFIX, generate, uses_in
+from kvmnet.core.missing import no_such
 from kvmnet.core.network_plan import (
     RandomBytes,
     Saved,
@@ -28,7 +30,7 @@ from kvmnet.core.network_plan import (
     network_with_bridge,
 )
 from kvmnet.core.subnets import Occupied, check_subnet, free_subnet, occupied, overlap
-from kvmnet.errors import InvalidInput, Refused
+from kvmnet.errors import InvalidInput, NotFound, Refused
 from kvmnet.model.desired import NetworkRequest
 from kvmnet.model.host import Family
 from kvmnet.model.plan import (
@@ -54,7 +56,10 @@ LONGEST_RANGE = 65535
 def plan_create(
     state: State, request: NetworkRequest, saved: Saved, random_bytes: RandomBytes
 ) -> Plan:
-    """The plan that makes the network. Raises `InvalidInput` or `Refused`, with what is free."""
+    """The plan that makes the network.
+
+    Raises `InvalidInput`, `NotFound` (no such bridge or NIC), `Refused`, with what is free.
+    """
     existing = state.network(request.name)
     if existing is not None:
         raise Refused(
@@ -141,11 +146,17 @@ def _notes(config: NetworkConfig) -> tuple[str, ...]:
         for ip in config.ips
         for one in ip.ranges
     ]
+    networks = [
+        ipaddress.ip_interface(f"{ip.address}/{ip.prefix_len}").network for ip in config.ips
+    ]
+    notes += [
+        f"{one} is no private subnet: unless it is yours and led to this host, whoever has its "
+        "addresses elsewhere is not reached from here while the network is active"
+        for one in networks
+        if one.is_global
+    ]
     if config.mode == "route":
-        subnets = ", ".join(
-            str(ipaddress.ip_interface(f"{ip.address}/{ip.prefix_len}").network)
-            for ip in config.ips
-        )
+        subnets = ", ".join(map(str, networks))
         notes.append(f"the LAN's router needs a route to {subnets} by way of this host")
     return tuple(notes)
 
@@ -169,9 +180,7 @@ def _bridged_config(state: State, request: NetworkRequest) -> NetworkConfig:
         )
     link = state.link(request.bridge)
     if link is None:
-        raise Refused(
-            f"there is no bridge {request.bridge}", hint="these are there: kvmnet bridge list"
-        )
+        raise no_such(state, "bridge", request.bridge)
     if link.kind != "bridge":
         why = f"{link.name} is a NIC of kind {link.kind}"
         if link.kind == "wireless":
@@ -314,7 +323,7 @@ def _check_uplink(state: State, request: NetworkRequest) -> None:
         )
     if state.link(request.uplink) is None:
         names = ", ".join(x.name for x in state.links if x.kind != "loopback")
-        raise Refused(f"there is no NIC {request.uplink}", hint=f"these are there: {names}")
+        raise NotFound(f"there is no NIC {command(request.uplink)}", hint=f"there are: {names}")
 
 
 def _bridge_name(state: State, wanted: str | None) -> str:

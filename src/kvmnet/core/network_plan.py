@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable
+from typing import Literal
 
 from msgspec import Struct
 
 from kvmnet.core import lan_range6
 from kvmnet.core.accept_ra import accept_ra_steps
-from kvmnet.core.finding import command, some
+from kvmnet.core.bridge_guests import another_network
+from kvmnet.core.finding import command
 from kvmnet.core.lan_firewall import closing_steps
 from kvmnet.core.lan_range import LanFacts, is_lan_range
 from kvmnet.core.lan_settings import again_steps, withdraw_steps
+from kvmnet.core.network_find import find_network
 from kvmnet.core.subnets import occupied, overlap
-from kvmnet.errors import NotFound, Refused
+from kvmnet.errors import Refused
 from kvmnet.model.host import Link
 from kvmnet.model.plan import (
     Plan,
@@ -26,6 +29,7 @@ from kvmnet.model.plan import (
     UndefineNetwork,
 )
 from kvmnet.model.state import State
+from kvmnet.model.target import place
 from kvmnet.model.values import Cidr
 from kvmnet.model.virt import Guest, Network, NetworkConfig
 
@@ -71,19 +75,6 @@ def network_with_bridge(state: State, bridge: str) -> Network | None:
         if bridge in {c.bridge for c in (network.live, network.saved) if c is not None}:
             return network
     return None
-
-
-def find_network(state: State, name: str) -> Network:
-    """The network of that name. Raises `NotFound`, naming those that exist."""
-    network = state.network(name)
-    if network is None:
-        names = some(sorted(x.name for x in state.networks))
-        raise NotFound(
-            f"there is no network {command(name)}",
-            why=f"there are: {names}" if names else "there is no network at all",
-            hint="kvmnet network list" if names else "make one: kvmnet up",
-        )
-    return network
 
 
 def plan_start(state: State, name: str, saved: Saved) -> Plan:
@@ -196,7 +187,7 @@ def plan_stop(state: State, name: str, *, even_in_use: bool) -> Plan:
             hint=f"save it first: kvmnet up {name}; or say --force",
         )
     if users and not even_in_use:
-        raise _in_use(name, users, "stopped", command("kvmnet", "network", "stop", name, "--force"))
+        raise _in_use(state, network, users, "stop")
     steps = (_stop_step(state, network, users), *lan_range6.ignore_steps(state, network))
     return Plan(title=title, steps=steps, notes=_orphans(users))
 
@@ -221,12 +212,26 @@ def _plugged(state: State, network: Network, users: tuple[Guest, ...]) -> tuple[
     return tuple(link.name for link in state.ports(bridge) if link.name in taps)
 
 
-def _in_use(name: str, users: tuple[Guest, ...], verb: str, force: str) -> Refused:
-    names = ", ".join(guest.name for guest in users)
-    return Refused(
-        f"network {name} is not {verb}", why=f"guests use it: {names}",
-        hint=f"shut them down first, or cut them off: {force}",
+def _in_use(
+    state: State, network: Network, users: tuple[Guest, ...], verb: Literal["stop", "delete"]
+) -> Refused:
+    bridge = network.live.bridge if network.live is not None else None
+    other = another_network(state, bridge, network.connection)
+    to = f"network:{other.name if other is not None else 'OTHER'}"
+    own = {f"network:{network.name}", f"bridge:{bridge}"}
+    places = dict.fromkeys(place(x) for guest in users for x in guest.nics)
+    move = "; ".join(
+        command("kvmnet", "guest", "move", "--all", "--from", x, "--to", to)
+        for x in places if x in own
     )  # fmt: skip
+    # Guests that are off use it all the same: what they are defined with would be gone.
+    first = "shut them down, or move them: " if verb == "stop" else "move them: "
+    force = command("kvmnet", "network", verb, network.name, "--force")
+    return Refused(
+        f"network {network.name} is not {'stopped' if verb == 'stop' else 'deleted'}",
+        why=f"guests use it: {', '.join(guest.name for guest in users)}",
+        hint=f"{first}{move}; or cut them off: {force}",
+    )
 
 
 def _orphans(users: tuple[Guest, ...]) -> tuple[str, ...]:
@@ -245,9 +250,7 @@ def plan_delete(state: State, name: str, saved: Saved, *, even_in_use: bool) -> 
     running = running_users(state, network)
     users = tuple(dict.fromkeys((*running, *defined_users(state, network))))
     if users and not even_in_use:
-        raise _in_use(
-            name, users, "deleted", command("kvmnet", "network", "delete", name, "--force")
-        )
+        raise _in_use(state, network, users, "delete")
     steps: list[PlannedStep] = []
     if network.active:
         steps += (_stop_step(state, network, running), *lan_range6.ignore_steps(state, network))

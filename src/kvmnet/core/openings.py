@@ -10,6 +10,7 @@ from msgspec import Struct
 from kvmnet.core.firewall import Packet, Passage, passage
 from kvmnet.model.host import Firewall, FirewallChain, FirewallRule
 from kvmnet.model.opening import Opening
+from kvmnet.model.values import Ip
 
 MAX_CHAINS = 8
 """A packet that is still stopped after this many openings is left to people."""
@@ -64,8 +65,12 @@ def _opening_for(firewall: Firewall, blocked: Passage, comment: str) -> Opening 
     if base is None:
         return None
     packet = blocked.packet
+    if packet.layer != "ip" or packet.protocol == "icmp":
+        return None
     answer = packet.ct_state != "new"
     forwarded = packet.hook == "forward"
+    if forwarded and not answer and "dnat" in packet.ct_status:
+        return _to_published(firewall, base, packet, comment)
     return Opening(
         backend=base.backend,
         family="ip6" if base.family == "ip6" else "ip" if base.family == "ip" else "inet",
@@ -77,6 +82,25 @@ def _opening_for(firewall: Firewall, blocked: Passage, comment: str) -> Opening 
         protocol=None if forwarded else packet.protocol,
         dport=None if forwarded or not packet.dport else packet.dport,
         established=answer,
+    )
+
+
+def _to_published(
+    firewall: Firewall, base: FirewallChain, packet: Packet, comment: str
+) -> Opening | None:
+    """For one port of one guest, from wherever it is asked for."""
+    if packet.destination is None or not packet.dport or packet.protocol not in {"udp", "tcp"}:
+        return None
+    return Opening(
+        backend=base.backend,
+        family="ip6" if base.family == "ip6" else "ip" if base.family == "ip" else "inet",
+        table=base.table,
+        chain=place_for_rule(firewall, base),
+        comment=comment,
+        oif=packet.oif,
+        protocol="udp" if packet.protocol == "udp" else "tcp",
+        dport=packet.dport,
+        destination=Ip(packet.destination),
     )
 
 
@@ -100,6 +124,7 @@ def with_opening(firewall: Firewall, opening: Opening) -> Firewall:
         oif=opening.oif,
         protocol=opening.protocol,
         dports=() if opening.dport is None else (str(opening.dport),),
+        destination=opening.destination,
         ct_states=("established", "related") if opening.established else (),
         comment=opening.comment,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ipaddress import ip_address, ip_network
 
 from kvmnet.model.check import AddressThere, Check, GatewayAnswers, RouteLeads
+from kvmnet.model.host import Route
 from kvmnet.model.state import State
 from kvmnet.model.values import Cidr, Ip
 
@@ -22,6 +23,22 @@ def ways_out(state: State) -> tuple[str, ...]:
             if x.link is not None and x.type == "unicast" and x.destination.endswith("/0")
         )
     )
+
+
+def default_gateway(state: State, family: int) -> Ip | None:
+    """The gateway of the host's best default route."""
+    route = default_route(state, family)
+    return None if route is None else route.gateway
+
+
+def default_route(state: State, family: int) -> Route | None:
+    """The host's best default route by a gateway."""
+    routes = [
+        x for x in state.routes
+        if x.family == family and x.destination in {"0.0.0.0/0", "::/0"} and x.table == "main"
+        and x.gateway is not None
+    ]  # fmt: skip
+    return min(routes, key=lambda x: x.metric, default=None)
 
 
 def of_links(state: State, nics: tuple[str, ...]) -> tuple[Check, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from kvmnet.model import guest_steps, plan
+from kvmnet.model import guest_steps, link_steps, plan
 
 
 def after_reboot(undo: plan.Step) -> plan.Step | None:
@@ -16,7 +16,15 @@ def after_reboot(undo: plan.Step) -> plan.Step | None:
     match undo:
         case plan.Arrange() | plan.SetSysctl() | plan.MakeOpening() | plan.CloseOpening():
             return None
-        case plan.Prove() | plan.AnswerNeighbours() | plan.IgnoreNeighbours():
+        case plan.ReloadLibvirt() | plan.Prove():
+            return None
+        case plan.AnswerNeighbours() | plan.IgnoreNeighbours():
+            return None
+        case link_steps.PlugTap() | link_steps.UnplugTap() | link_steps.SetLink():
+            return None
+        case link_steps.SetBridge() | link_steps.SetOffload() | link_steps.SetPorts():
+            return None
+        case link_steps.AddAddress() | link_steps.RemoveAddress():
             return None
         case plan.HandOver():
             return msgspec.structs.replace(undo, calls=undo.calls_at_boot)
@@ -39,7 +47,7 @@ def after_reboot(undo: plan.Step) -> plan.Step | None:
 def needs_guard(plan_: plan.Plan) -> bool:
     """Whether the plan changes how the host itself is reached."""
     return any(
-        isinstance(step, plan.Arrange | plan.HandOver)
+        isinstance(step, (plan.Arrange, plan.HandOver, *link_steps.GUARDED))
         for planned in plan_.steps
         for step in (planned.step, planned.undo)
     )

@@ -10,8 +10,8 @@ from msgspec import Struct
 from kvmnet.errors import InvalidInput, Refused
 from kvmnet.model.host import Family
 from kvmnet.model.state import State
-from kvmnet.model.values import Cidr
-from kvmnet.model.virt import Network
+from kvmnet.model.values import Cidr, Ip
+from kvmnet.model.virt import Network, NetworkConfig
 
 Subnet = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -159,6 +159,12 @@ def overlap(subnet: Cidr, taken: tuple[Occupied, ...]) -> Occupied | None:
     """The first of the subnets in use that shares an address with `subnet`."""
     wanted = ipaddress.ip_network(subnet)
     return next((x for x in taken if wanted.overlaps(ipaddress.ip_network(x.subnet))), None)
+
+
+def is_beyond(config: NetworkConfig, address: Ip) -> bool:
+    """Whether the network is isolated, and the address none of its own subnets."""
+    own = [ipaddress.ip_interface(f"{x.address}/{x.prefix_len}").network for x in config.ips]
+    return config.mode == "isolated" and not any(ipaddress.ip_address(address) in x for x in own)
 
 
 def candidates_v4() -> Iterator[Cidr]:

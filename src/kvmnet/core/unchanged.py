@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from kvmnet.model import guest_steps, plan
+from kvmnet.model import guest_steps, link_steps, plan
 from kvmnet.model.arrangement import Arrangement, LinkTarget
 from kvmnet.model.handover import NetplanGenerate
 from kvmnet.model.host import Address, Route
@@ -70,6 +70,72 @@ def _way(route: Route) -> tuple[str, str, str]:
     return route.destination, str(route.gateway), str(route.link)
 
 
+def link_step(state: State, step: link_steps.LinkStep) -> tuple[str, ...]:
+    """How a link differs from what the step made of it, in sentences; empty: as it left it.
+
+    A link that is gone took its attributes with it: nothing is left to put back.
+    """
+    found: str | None = None
+    match step:
+        case link_steps.PlugTap() | link_steps.UnplugTap():
+            plugged = isinstance(step, link_steps.PlugTap)
+            link = state.link(step.tap)
+            if link is not None and (link.master == step.bridge) != plugged:
+                found = f"{step.tap} is {f'a port of {link.master}' if link.master else 'no port'}"
+        case link_steps.SetBridge():
+            now = _bridge_value(state, step)
+            if now not in {None, step.value}:
+                found = f"{step.attribute} of {step.bridge} is {now}"
+        case link_steps.SetLink():
+            link = state.link(step.link)
+            if link is not None and link.up != step.up:
+                found = f"{step.link} is {'on' if link.up else 'off'}"
+        case link_steps.AddAddress():
+            if not _has(state, step.address.link, step.cidr):
+                found = f"{step.address.link} has lost the address {step.cidr}"
+        case link_steps.RemoveAddress():
+            if _has(state, step.link, step.address):
+                found = f"{step.link} has the address {step.address} again"
+        case link_steps.SetOffload() | link_steps.SetPorts():
+            pass  # it is set again, whatever it is by now
+    return () if found is None else (found,)
+
+
+def _has(state: State, link: str, cidr: str) -> bool:
+    return any(x.link == link and f"{x.ip}/{x.prefix_len}" == cidr for x in state.addresses)
+
+
+def _bridge_value(state: State, step: link_steps.SetBridge) -> int | None:
+    link = state.link(step.bridge)
+    if link is None or link.bridge is None:
+        return None
+    now = link.bridge
+    return {
+        "stp_state": int(now.stp),
+        "forward_delay": round(now.forward_delay_s * 100),
+        "mcast_snooping": int(now.multicast_snooping),
+        "mcast_querier": int(now.multicast_querier),
+        "nf_call_iptables": int(now.nf_call_iptables),
+        "nf_call_ip6tables": int(now.nf_call_ip6tables),
+    }[step.attribute]
+
+
+def lasting(kept: Plan, state: State) -> tuple[plan.Step, ...]:
+    """The plan's steps, without what a later one of them undid on purpose: a bridge that was taken
+    away so that a network could make its own of that name."""
+    started = {x.step.name for x in kept.steps if isinstance(x.step, plan.StartNetwork)}
+    made = {x.live.bridge for x in state.networks if x.name in started and x.live is not None}
+    found: list[plan.Step] = []
+    for planned in kept.steps:
+        step = planned.step
+        if isinstance(step, plan.Arrange):
+            absent = tuple(x for x in step.target.absent if x not in made)
+            target = msgspec.structs.replace(step.target, absent=absent)
+            step = msgspec.structs.replace(step, target=target)
+        found.append(step)
+    return tuple(found)
+
+
 def removed_bridges(taken_back: Plan) -> tuple[str, ...]:
     """Bridges that a plan takes away."""
     return tuple(
@@ -88,6 +154,7 @@ def still_used(state: State, kept: Plan, taken_back: Plan) -> tuple[str, ...]:
         if isinstance(planned.step, plan.Arrange)
         for x in planned.step.target.links
     }
+    own |= set(_plugged(kept))
     bridges = set(removed_bridges(taken_back))
     for planned in taken_back.steps:
         if isinstance(planned.step, plan.StopNetwork):
@@ -101,6 +168,18 @@ def still_used(state: State, kept: Plan, taken_back: Plan) -> tuple[str, ...]:
         for port in state.ports(name)
         if port.name not in own and not port.name.endswith("-nic")
     )
+
+
+def _plugged(kept: Plan) -> Iterator[str]:
+    """Taps that the plan plugged in itself: taking them out again is what is asked for."""
+    for planned in kept.steps:
+        match planned.step:
+            case plan.StartNetwork(plug=taps):
+                yield from taps
+            case link_steps.PlugTap(tap=tap):
+                yield tap
+            case _:
+                pass
 
 
 def reversed_plan(kept: Plan) -> Plan:

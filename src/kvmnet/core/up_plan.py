@@ -14,8 +14,11 @@ import msgspec
 from msgspec import Struct
 
 from kvmnet.core.accept_ra import accept_ra_steps, autoconfigured_nics
+from kvmnet.core.checks.firewall import problem_name
 from kvmnet.core.finding import Finding
-from kvmnet.core.firewall import guest_packets
+from kvmnet.core.firewall_fix import how_to_keep
+from kvmnet.core.firewall_ways import guest_packets
+from kvmnet.core.forwarding_back import forwarding_back
 from kvmnet.core.libvirt_firewall import chains_libvirt_will_fill
 from kvmnet.core.network_create import dynamic_range, free_bridge_name, plan_create
 from kvmnet.core.network_plan import (
@@ -114,25 +117,8 @@ def _with_notes(up: UpPlan, notes: tuple[str, ...]) -> UpPlan:
 
 
 def _how_to_keep(state: State, mends: list[_Mend]) -> tuple[str, ...]:
-    """Openings are in the running ruleset only; whoever loads it anew has to know of them."""
     steps = [planned.step for mend in mends for planned in mend.steps]
-    openings = [step.opening for step in steps if isinstance(step, MakeOpening)]
-    bridge = next((o.iif or o.oif for o in openings), None)
-    if bridge is None:
-        return ()
-    ways = []
-    if "ufw" in state.firewall.front_ends:
-        ways.append(
-            f"ufw allow in on {bridge}; ufw route allow in on {bridge}; "
-            f"ufw route allow out on {bridge}"
-        )
-    if "firewalld" in state.firewall.front_ends:
-        ways.append(f"firewall-cmd --permanent --zone=libvirt --add-interface={bridge}")
-    if not ways:
-        ways.append("put the rules marked kvmnet into its own file, often /etc/nftables.conf")
-    return tuple(
-        f"the openings last until the firewall is loaded anew; to keep them: {way}" for way in ways
-    )
+    return how_to_keep(state, [step.opening for step in steps if isinstance(step, MakeOpening)])
 
 
 def _joined(title: str, mends: list[_Mend]) -> UpPlan:
@@ -339,9 +325,9 @@ def _mend_forwarding(state: State, network: Network) -> _Mend:
         step=SetSysctl(name=setting, value="1", path=path),
         undo=SetSysctl(name=setting, value="0", path=path),
     )
-    finding = _finding(network.name, "forwarding-off", "the host does not forward packets",
+    finding = _finding(network.name, "ip-forward-off", "the host does not forward packets",
                        f"{setting} = 0")  # fmt: skip
-    return _Mend(findings=(finding,), steps=(step,))
+    return _Mend(findings=(finding,), steps=(*forwarding_back(state, (step,)), step))
 
 
 def _mend_firewall(state: State, name: str, config: NetworkConfig, *, active: bool) -> list[_Mend]:
@@ -358,7 +344,7 @@ def _mend_firewall(state: State, name: str, config: NetworkConfig, *, active: bo
     mends: list[_Mend] = []
     for blockade in blockades(state.firewall, packets, f"kvmnet:{name}", trusted):
         packet = blockade.passage.packet
-        kind = "input-drop-dhcp" if packet.hook != "forward" else "forward-drop"
+        kind = problem_name(blockade.passage, packet.hook != "forward")
         finding = _finding(name, kind, f"the host's firewall stops {packet.what}",
                            blockade.passage.evidence)  # fmt: skip
         steps = tuple(

@@ -7,6 +7,7 @@ those that somebody else has taken (`rx_handler`: bonds, macvlans, Open vSwitch)
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from kvmnet.core.finding import command, some
@@ -25,6 +26,8 @@ TAKES_ALL = frozenset({"macvlan", "macvtap", "ipvlan", "ipvtap"})
 _BRIDGED_MODES = frozenset({"AP", "AP/VLAN", "P2P-GO", "mesh point"})
 """Modes of wireless NICs that the kernel lets be ports, in iw(8)'s words."""
 _PLUGS = frozenset({"tap", "macvtap"})
+_GUESTS_TAP = re.compile(r"vnet[0-9]+")
+"""The names that libvirt gives (libvirt: src/util/virnetdev.h)."""
 
 
 def find_nic(state: State, name: str) -> Link:
@@ -44,7 +47,7 @@ def check_port(state: State, link: Link, bridge: str) -> None:
     """Raise `Refused` if the link can not, or should not, become a port of that bridge."""
     if link.name == bridge:
         raise _refused(link, bridge, "a bridge and its port need different names")
-    if link.kind == "wireless" and not _can_be_bridged(link):
+    if link.kind == "wireless" and not can_be_bridged(link):
         raise wireless_refusal(link)
     _check_kind(link, bridge)
     _check_free(state, link, bridge)
@@ -56,7 +59,7 @@ def _refused(link: Link, bridge: str, why: str, hint: str = "") -> Refused:
     return Refused(f"{link.name} can not become a port of {bridge}", why=why, hint=hint)
 
 
-def _can_be_bridged(link: Link) -> bool:
+def can_be_bridged(link: Link) -> bool:
     """Whether the wireless NIC may send frames with other MACs than its own.
 
     Facts: `cfg80211_change_iface` (kernel: net/wireless/util.c) sets IFF_DONT_BRIDGE for stations
@@ -65,6 +68,11 @@ def _can_be_bridged(link: Link) -> bool:
     if link.mode in _BRIDGED_MODES:
         return True
     return link.mode in {None, "managed"} and link.four_address is True
+
+
+def is_station(link: Link) -> bool:
+    """Whether it surely is a wireless NIC that no bridge takes; not where `iw` tells no mode."""
+    return link.kind == "wireless" and link.mode is not None and not can_be_bridged(link)
 
 
 def wireless_refusal(link: Link) -> Refused:
@@ -123,8 +131,15 @@ def _check_free(state: State, link: Link, bridge: str) -> None:
     guest = guest_of(state, link)
     if guest is not None:
         raise _refused(
-            link, bridge, f"it is the host's end of a NIC of guest {guest.name}",
-            f"plug the guest in itself: {command('virsh', 'edit', guest.name)}",
+            link, bridge, f"it is the other end of a NIC of guest {guest.name}",
+            _plug_in(state, guest, link, bridge),
+        )  # fmt: skip
+    if link.kind == "tap" and _GUESTS_TAP.fullmatch(link.name):
+        raise _refused(
+            link, bridge, "by its name it is the other end of a guest's NIC, and it is not known "
+            "of which guest",
+            f"{_once_there(state, bridge)}kvmnet guest move GUEST --to "
+            f"{command(f'bridge:{bridge}')}; see: kvmnet guest list",
         )  # fmt: skip
     if link.master is None or link.master == bridge:
         return
@@ -139,6 +154,20 @@ def _check_free(state: State, link: Link, bridge: str) -> None:
         link, bridge, f"it is a part of {what} {link.master}, which gets its frames",
         f"name {link.master} as the port" if what in {"bond", "team"} else "",
     )  # fmt: skip
+
+
+def _plug_in(state: State, guest: Guest, link: Link, bridge: str) -> str:
+    """The command that puts the guest itself on the bridge."""
+    mac = next((x.mac for x in guest.live_nics if x.target == link.name), None)
+    which = ("--nic", mac) if mac is not None and len(guest.live_nics) > 1 else ()
+    move = command("kvmnet", "guest", "move", guest.name, *which, "--to", f"bridge:{bridge}")
+    return f"{_once_there(state, bridge)}{move}"
+
+
+def _once_there(state: State, bridge: str) -> str:
+    there = state.link(bridge)
+    made = there is not None and there.bridge is not None
+    return "" if made else f"make {bridge} of a NIC of this host, then "
 
 
 def _check_stacked(state: State, link: Link, bridge: str) -> None:

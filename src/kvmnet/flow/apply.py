@@ -24,13 +24,14 @@ from kvmnet.errors import (
     Failed,
     Interrupted,
     KvmnetError,
+    PartlyDone,
     PermissionDenied,
     Refused,
     Unavailable,
     Undone,
 )
 from kvmnet.flow import guard
-from kvmnet.flow.rollback import STEP_S, Watcher, close, deadline, undo
+from kvmnet.flow.rollback import STEP_S, Watcher, close, deadline, undo, until
 from kvmnet.model.guest_steps import SaveGuest
 from kvmnet.model.plan import Plan, PlannedStep, Prove
 from kvmnet.model.transaction import Confirm, LeftOut, Transaction
@@ -38,7 +39,7 @@ from kvmnet.model.transaction import Confirm, LeftOut, Transaction
 __all__ = ["Watcher", "apply", "changing", "recover"]
 
 _LOOK_AGAIN_S = 0.2
-_AT_ONCE = 25
+_AT_ONCE = 50
 """Definitions of guests that are saved together: the journal of a thousand guests is long, so it
 is not written for each of them."""
 
@@ -81,7 +82,9 @@ class _Run:
             self._begin(todo)
             failures = together.take([x.step for _, x in todo], self.current.uri)
             for (number, planned), failure in zip(todo, failures, strict=True):
-                if failure is None:
+                if isinstance(failure, PartlyDone):
+                    self._watcher.say(f"{failure} ({failure.hint})")
+                if failure is None or isinstance(failure, PartlyDone):
                     self._watcher.done(number, planned)
                 elif planned.group is None or isinstance(failure, Unavailable):
                     raise failure
@@ -91,8 +94,8 @@ class _Run:
 
     def _begin(self, batch: Sequence[tuple[int, PlannedStep]]) -> None:
         self._taken, last = batch[-1]
-        until = deadline(last.step) if self._is_guarded else None
-        self._note(msgspec.structs.replace(self.current, begun=self._taken, deadline=until))
+        over = deadline(last.step) if self._is_guarded else None
+        self._note(msgspec.structs.replace(self.current, begun=self._taken, deadline=over))
         for number, planned in batch:
             self._watcher.began(number, planned)
 
@@ -115,22 +118,25 @@ class _Run:
             first = self.current.left_out[0]
             raise Failed("none of it worked", why=f"{first.group}: {first.why}")
 
+    def allow_verifying(self, within_s: float) -> None:
+        """Give the guard another deadline than the last step's: what is verified takes longer."""
+        if self._is_guarded:
+            self._note(msgspec.structs.replace(self.current, deadline=until(within_s)))
+
     def await_person(self) -> None:
         """Wait until somebody confirms, wherever from. Raises `Failed` if nobody does in time."""
         if self.current.confirm.by != "manual":
             return
         within_s = self.current.confirm.within_s
-        until = process.now() + within_s
-        self._note(
-            msgspec.structs.replace(self.current, waits_until=until, deadline=until + STEP_S)
-        )
+        over = process.now() + within_s
+        self._note(msgspec.structs.replace(self.current, waits_until=over, deadline=over + STEP_S))
         self._watcher.say(
             f"it works; to keep it, run `kvmnet confirm` within {within_s} seconds, in this or any "
             "other terminal, or it is undone"
         )
         with _hangups_ignored():
             while not journal.is_confirmed(self.current.id):
-                if process.now() > until:
+                if process.now() > over:
                     raise Failed(
                         "it was not confirmed", why=f"nobody did within {within_s} seconds",
                         hint="run it again with more time: --confirm manual=SECONDS",
@@ -149,17 +155,17 @@ def apply(
     command: str,
     verify: Callable[[], None],
     watcher: Watcher,
+    verify_within_s: float = STEP_S,
     confirm: Confirm = Confirm(),  # noqa: B008 (frozen)
     undoes: str | None = None,
-    standby: guard.Standby | None = None,
 ) -> tuple[LeftOut, ...]:
     """Take the plan's steps and keep them if `verify` and `confirm` agree, else undo them all.
 
     Returns the groups that were put back while the others went on.
 
-    `verify` raises a `KvmnetError` if the host is not as it should be now; `undoes` is the id of
-    the kept transaction that this plan takes back; `standby` is a guard that has started already,
-    to be told what to watch. Raises `Refused` (no journal or no guard:
+    `verify` raises a `KvmnetError` if the host is not as it should be now, and takes no longer than
+    `verify_within_s`, or the guard counts it as hung; `undoes` is the id of the kept transaction
+    that this plan takes back. Raises `Refused` (no journal or no guard:
     nothing was touched), `PermissionDenied` (the same), `Undone`, `Interrupted` (all put back),
     `NotUndone`.
     """
@@ -169,16 +175,19 @@ def apply(
     transaction = msgspec.structs.replace(transaction, confirm=confirm, undoes=undoes)
     journal.begin(transaction)
     run = _Run(transaction, watcher)
-    with _guarded(transaction, standby):
-        _carry_out(run, verify, watcher)
+    with _guarded(transaction):
+        _carry_out(run, verify, watcher, verify_within_s)
     journal.forget_old()
     return run.current.left_out
 
 
-def _carry_out(run: _Run, verify: Callable[[], None], watcher: Watcher) -> None:
+def _carry_out(
+    run: _Run, verify: Callable[[], None], watcher: Watcher, verify_within_s: float
+) -> None:
     title = run.current.plan.title
     try:
         run.take_steps()
+        run.allow_verifying(verify_within_s)
         verify()
         run.await_person()
         close(run.current, "kept", _why_kept(run.current))
@@ -205,13 +214,13 @@ def _why_kept(transaction: Transaction) -> str:
 
 
 @contextlib.contextmanager
-def _guarded(transaction: Transaction, standby: guard.Standby | None) -> Iterator[None]:
+def _guarded(transaction: Transaction) -> Iterator[None]:
     """Have the guard watch over a change of how the host is reached. Raises `Refused`."""
     if not reboot.needs_guard(transaction.plan):
         yield
         return
     try:
-        watching = guard.start(transaction, standby)
+        watching = guard.start(transaction)
     except BaseException as error:
         guard.abandon(transaction)
         if not isinstance(error, KvmnetError):
@@ -224,7 +233,7 @@ def _guarded(transaction: Transaction, standby: guard.Standby | None) -> Iterato
     try:
         yield
     finally:
-        watching.end()
+        watching.end(guard.END_S)
 
 
 def _with_proofs(plan: Plan, confirm: Confirm, watcher: Watcher) -> Plan:

@@ -6,13 +6,13 @@ What works before a change has to work after it; what does not is not demanded, 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from ipaddress import ip_address
 from pathlib import Path
 
 from kvmnet.adapters import checks, process, tcp
 from kvmnet.adapters.files import read_optional
-from kvmnet.adapters.ways import look
+from kvmnet.adapters.ways import Seen, look
 from kvmnet.core import proofs
 from kvmnet.errors import KvmnetError, Refused
 from kvmnet.flow.rollback import Watcher
@@ -42,7 +42,11 @@ _TRIES_S = (1.0, 0.5)
 
 
 def baseline(
-    state: State, nics: tuple[str, ...], extra: tuple[Check, ...], watcher: Watcher
+    state: State,
+    nics: tuple[str, ...],
+    extra: tuple[Check, ...],
+    watcher: Watcher,
+    opened: Callable[[], tuple[Established, ...]] = tcp.established,
 ) -> tuple[Check, ...]:
     """The checks that hold now, the user's own connection first.
 
@@ -50,20 +54,23 @@ def baseline(
     proof after it would say nothing. Raises `Refused` then, before anything is touched.
 
     The host's other ways out are watched too: a route or address on the wrong NIC can end them.
+    `opened` tells the open TCP connections, or raises `KvmnetError`.
     """
     nics = tuple(dict.fromkeys((*nics, *proofs.ways_out(state))))
-    connections = _established(watcher)
+    connections = _established(opened, watcher)
     destinations, servers = proofs.destinations(state, nics), _listed_servers()
-    ways = _Ways(nics, (*(x.remote for x in connections), *destinations, *servers))
+    links = proofs.of_links(state, nics)
+    gateways = (x.ip for x in links if isinstance(x, GatewayAnswers))
+    ways = _Ways(nics, (*(x.remote for x in connections), *destinations, *servers, *gateways))
     candidates = (
         *_connections(connections, ways, watcher),
-        *proofs.of_links(state, nics),
+        *links,
         *(proofs.route(ip, way.gateway) for ip in destinations
           if (way := ways.to(ip)) is not None),
         *(DnsAnswers(server=ip) for ip in _name_servers(state, servers, ways)),
     )  # fmt: skip
     wanted = tuple(dict.fromkeys((*candidates, *extra)))
-    evidence = _measured(wanted)
+    evidence = _measured(wanted, ways.seen)
     _refuse_failing(extra, evidence)
     for check, why in evidence.items():
         if why is not None:
@@ -71,14 +78,16 @@ def baseline(
     return tuple(x for x in wanted if evidence[x] is None)
 
 
-def _measured(wanted: tuple[Check, ...]) -> dict[Check, str | None]:
+def _measured(wanted: tuple[Check, ...], seen: Seen | None) -> dict[Check, str | None]:
     """Evidence against each check; what fails once is tried again: a packet may be lost."""
     found: dict[Check, str | None] = dict.fromkeys(wanted, "not tried")
     for wait_s in _TRIES_S:
         failing = tuple(x for x in wanted if found[x] is not None)
         if not failing:
             break
-        found.update(zip(failing, checks.measure(failing, wait_s=wait_s), strict=True))
+        evidence = checks.measure(failing, wait_s=wait_s, seen=seen)
+        found.update(zip(failing, evidence, strict=True))
+        seen = None
     return found
 
 
@@ -97,17 +106,19 @@ class _Ways:
 
     def __init__(self, nics: tuple[str, ...], destinations: Iterable[Ip]) -> None:
         self.nics = nics
-        self._known = look(destinations).ways
+        self.seen = look(destinations)
 
     def to(self, ip: Ip) -> Way | None:
         """The way, if it leads through one of the NICs."""
-        way = self._known[ip]
+        way = self.seen.ways[ip]
         return way if way is not None and not way.is_local and way.link in self.nics else None
 
 
-def _established(watcher: Watcher) -> tuple[Established, ...]:
+def _established(
+    opened: Callable[[], tuple[Established, ...]], watcher: Watcher
+) -> tuple[Established, ...]:
     try:
-        return tcp.established()[:_MAX_LOOKED_AT]
+        return opened()[:_MAX_LOOKED_AT]
     except KvmnetError as error:
         watcher.say(f"open TCP connections are not watched: {error}")
         return ()

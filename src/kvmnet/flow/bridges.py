@@ -13,21 +13,23 @@ from pathlib import PurePosixPath
 import msgspec
 from msgspec import Struct
 
-from kvmnet.adapters import nics
-from kvmnet.core import bridge_firewall, bridge_plan
+from kvmnet.adapters import kernel_modules, nics, tcp
+from kvmnet.core import bridge_firewall, bridge_plan, ports_back, vlans
 from kvmnet.core.bridge_plan import BridgeChange
 from kvmnet.core.demands import demanded
-from kvmnet.errors import Refused, Unavailable
-from kvmnet.flow import backends, guard, taking_back
+from kvmnet.errors import KvmnetError, Refused, Unavailable
+from kvmnet.flow import backends, sources, taking_back
 from kvmnet.flow.apply import Watcher, apply, changing
 from kvmnet.flow.baseline import baseline
+from kvmnet.flow.beside import Beside
 from kvmnet.flow.observe import Part, observe
+from kvmnet.model.arrangement import Arrangement
 from kvmnet.model.check import Check, LinkAddressed
 from kvmnet.model.desired import BridgeRequest
 from kvmnet.model.handover import FileState, HandedOver
 from kvmnet.model.host import NicOwner
 from kvmnet.model.plan import Arrange, HandOver, Plan, PlannedStep, Prove
-from kvmnet.model.state import State
+from kvmnet.model.state import State, Unread
 from kvmnet.model.transaction import Confirm
 
 PARTS = frozenset(
@@ -59,6 +61,8 @@ def look(uri: str | None, watcher: Watcher) -> State:
     """
     state = observe(uri, PARTS)
     state = msgspec.structs.replace(state, links=nics.with_port_facts(state.links))
+    if any(map(vlans.filters, state.links)):
+        state = msgspec.structs.replace(state, port_vlans=sources.port_vlans())
     for gap in state.unread:
         if gap.what in _ESSENTIAL or gap.what.startswith("/"):  # a manager's file
             raise Unavailable(f"{gap.what} could not be read", why=gap.why, hint=gap.hint)
@@ -110,13 +114,36 @@ class _Proposal(Struct, frozen=True, kw_only=True):
 def _propose(
     planner: Planner, uri: str | None, extra: tuple[Check, ...], watcher: Watcher
 ) -> _Proposal:
+    opened = Beside("open TCP connections", tcp.established)
     state = look(uri, watcher)
     change = planner(state)
     if change.before is not None and change.takeover is None:
         exact = _taken_back(change, extra, watcher)
         if exact is not None:
             return exact
-    return _Proposal(plan=_plan(state, change, extra, watcher))
+    if change.arrange is None:
+        return _Proposal(plan=Plan(title=change.title, notes=change.notes))
+    if not state.port_vlans and _has_ports(change.arrange):
+        state = _with_vlans(state)
+        change = planner(state)
+    holding = baseline(state, change.nics, extra, watcher, opened.value)
+    assert change.arrange is not None  # VLANs alone are no reason to do nothing
+    return _Proposal(plan=_plan(state, change, change.arrange, holding))
+
+
+def _has_ports(planned: PlannedStep) -> bool:
+    """Whether its undo is to have ports again, which have VLANs that leaving them forgets."""
+    undo = planned.undo
+    return isinstance(undo, Arrange) and any(x.master is not None for x in undo.target.links)
+
+
+def _with_vlans(state: State) -> State:
+    """Where nothing filters they do nothing: that they can't be read stops nobody."""
+    try:
+        return msgspec.structs.replace(state, port_vlans=sources.port_vlans())
+    except KvmnetError as error:
+        gap = Unread(what=vlans.VLANS_PART, why=str(error), hint=error.hint)
+        return msgspec.structs.replace(state, unread=(*state.unread, gap))
 
 
 def _taken_back(
@@ -143,17 +170,18 @@ def _makes(plan: Plan, bridge: str) -> bool:
     return any(isinstance(x.undo, Arrange) and bridge in x.undo.target.absent for x in plan.steps)
 
 
-def _plan(state: State, change: BridgeChange, extra: tuple[Check, ...], watcher: Watcher) -> Plan:
-    if change.arrange is None:
-        return Plan(title=change.title, notes=change.notes)
+def _plan(
+    state: State, change: BridgeChange, arrange: PlannedStep, holding: tuple[Check, ...]
+) -> Plan:
     walls = _walls(state, change)
     kept = _kept(state, change)
-    proof = _proof(change.arrange, baseline(state, change.nics, extra, watcher))
-    live: tuple[PlannedStep, ...] = (change.arrange, *_prove(proof, LIVE_PROOF_S))
+    proof = _proof(arrange, holding)
+    live: tuple[PlannedStep, ...] = (arrange, *_prove(proof, LIVE_PROOF_S))
     lasting: tuple[PlannedStep, ...] = ()
     if kept is not None:
         first, then = hand_over_steps(kept.handed, kept.manager, change.bridge)
-        live = (first, *live)
+        before = arrange.undo.target if isinstance(arrange.undo, Arrange) else Arrangement(links=())
+        live = (*ports_back.steps(before), first, *live)
         lasting = (then, *_prove((*proof, *_hoped_for(change)), KEPT_PROOF_S))
     return Plan(
         title=change.title,
@@ -173,15 +201,16 @@ def carry_out(
     watcher: Watcher,
 ) -> Plan:
     """Plan under the lock, ask, apply under the guard, prove. Returns the plan."""
-    with changing(command, watcher), guard.standing_by() as standby:
+    with changing(command, watcher):
         proposal = _propose(planner, uri, extra, watcher)
         plan = proposal.plan
         consent(plan)
         if plan.steps:
-            apply(
-                plan, uri=uri, command=command, verify=lambda: None, watcher=watcher,
-                confirm=confirm, undoes=proposal.undoes, standby=standby,
-            )  # fmt: skip
+            with kernel_modules.loading("bridge"):
+                apply(
+                    plan, uri=uri, command=command, verify=lambda: None, watcher=watcher,
+                    confirm=confirm, undoes=proposal.undoes,
+                )  # fmt: skip
         return plan
 
 

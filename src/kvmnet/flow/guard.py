@@ -1,9 +1,9 @@
 """The guard: undoes a change of the host's network from outside, if kvmnet itself can not.
 
-It is a process of its own, started before the first step:
+It is a process of its own, begun before the first step: a copy of kvmnet's (`ps` shows it as
+`kvmnet.flow.guard ID`), or one of these:
 
     python -P -m kvmnet.flow.guard ID          watch until the transaction is closed
-    python -P -m kvmnet.flow.guard --stand-by  the same, once the ID comes by standard input
     python -P -m kvmnet.flow.guard --once ID   look once: for systemd's timer
     python -P -m kvmnet.flow.guard --boot      before the network managers, after a reboot
 
@@ -18,15 +18,16 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 
 import kvmnet
 from kvmnet.adapters import journal, lock, process, steps, systemd
 from kvmnet.adapters.process import Process
-from kvmnet.adapters.run import PIPE, Running, spawn, wait
+from kvmnet.adapters.run import PIPE, spawn, wait
 from kvmnet.core import reboot
 from kvmnet.errors import Failed, KvmnetError, NotFound, NotUndone, TimedOut, Unavailable
 from kvmnet.flow.rollback import clean_up, close, is_of_another_boot, undo
@@ -35,7 +36,7 @@ from kvmnet.model.transaction import Transaction
 
 READY = "watching"
 _START_S = 15.0
-_END_S = 5.0
+END_S = 5.0
 _LOOK_AGAIN_S = 1.0
 _TRIES = 3
 _TRY_AGAIN_S = 5.0
@@ -57,62 +58,30 @@ class Silent:
         """Nobody is told."""
 
 
-class Watching:
+class Watching(Protocol):
     """The guard of one transaction, from the side of the kvmnet that is watched."""
 
-    def __init__(self, running: Running) -> None:
-        self._running = running
+    def says(self, word: str, within_s: float) -> bool:
+        """Whether that is what it says first."""
 
-    def end(self) -> None:
+    def end(self, within_s: float) -> None:
         """Have it end. One that is just undoing something is waited for."""
+
+
+class _Started:
+    """A guard that is a program of its own from its start."""
+
+    def __init__(self, transaction_id: str) -> None:
+        self._running = spawn(_argv(transaction_id), stdout=PIPE, new_session=True)
+
+    def says(self, word: str, within_s: float) -> bool:
+        return process.says(self._running, word, within_s)
+
+    def end(self, within_s: float) -> None:
         self._running.terminate()
         # One that is busy finds out by itself that there is nothing left to do.
         with contextlib.suppress(TimedOut):
-            wait(self._running, _END_S, accept=range(-64, 256))
-
-
-class Standby:
-    """A guard that starts while the change is still being planned; it ends with this kvmnet."""
-
-    def __init__(self) -> None:
-        self._running = spawn(_argv("--stand-by"), stdin=PIPE, stdout=PIPE, new_session=True)
-        self._is_used = False
-
-    def take(self, transaction_id: str) -> Running | None:
-        """Tell it what to watch; None: it has ended, and there has to be another one."""
-        assert self._running.stdin is not None
-        if self._is_used or self._running.poll() is not None:
-            return None
-        self._is_used = True
-        try:
-            with self._running.stdin as stream:
-                stream.write(f"{transaction_id}\n".encode())
-        except OSError:
-            self._end()
-            return None
-        return self._running
-
-    def dismiss(self) -> None:
-        """Have it end if it was not needed."""
-        if not self._is_used:
-            self._end()
-
-    def _end(self) -> None:
-        Watching(self._running).end()
-        for stream in (self._running.stdin, self._running.stdout):
-            if stream is not None:
-                with contextlib.suppress(OSError):
-                    stream.close()
-
-
-@contextlib.contextmanager
-def standing_by() -> Iterator[Standby]:
-    """Have a guard start already: its start then costs no time of its own."""
-    standby = Standby()
-    try:
-        yield standby
-    finally:
-        standby.dismiss()
+            wait(self._running, within_s, accept=range(-64, 256))
 
 
 def _argv(*words: str) -> list[str]:
@@ -125,25 +94,44 @@ def _environment() -> dict[str, str]:
     return {name: os.environ[name] for name in names if name in os.environ}
 
 
-def start(transaction: Transaction, standby: Standby | None = None) -> Watching:
+def start(transaction: Transaction) -> Watching:
     """Have the guard watch over a transaction that is in the journal; returns once it does.
 
+    A copy of this process has all in memory that an undo needs, and is there at once; where there
+    are other threads (a libvirt that hangs leaves one behind) it is a program of its own.
     Raises `KvmnetError`; then `abandon` takes away what was begun of it.
     """
-    running = standby.take(transaction.id) if standby is not None else None
-    if running is None:
-        running = spawn(_argv(transaction.id), stdout=PIPE, new_session=True)
+    timer = None
+    has_timer = systemd.is_ours()
+    if has_timer:  # it may take a while: the rest is done meanwhile
+        timer = systemd.start_timer(transaction.id, _argv("--once", transaction.id), _environment())
+    watching = _forked(transaction.id) or _Started(transaction.id)
     try:
-        if systemd.is_ours():
-            systemd.start_timer(transaction.id, _argv("--once", transaction.id), _environment())
+        if has_timer:
             if reboot.outlives_boot(transaction.plan):
                 _install_recovery()
-        if not process.says(running, READY, _START_S):
+            systemd.timer_started(timer)
+        if not watching.says(READY, _START_S):
             raise Failed("it did not start", hint=" ".join(_argv(transaction.id)))
     except BaseException:
-        Watching(running).end()
+        watching.end(END_S)
+        if timer is not None:  # else it could come after it was taken away
+            with contextlib.suppress(KvmnetError):
+                systemd.timer_started(timer)
         raise
-    return Watching(running)
+    return watching
+
+
+def _forked(transaction_id: str) -> Watching | None:
+    def body(says: int) -> int:
+        def tell() -> None:
+            os.write(says, f"{READY}\n".encode())
+            os.close(says)
+
+        os.chdir("/")
+        return _telling(transaction_id, lambda: watch(transaction_id, tell))
+
+    return process.fork(f"kvmnet.flow.guard {transaction_id}", body)
 
 
 def _install_recovery() -> None:
@@ -215,7 +203,7 @@ def verdict(transaction: Transaction, owner: Process | None) -> str | None:
     if transaction.deadline is None or process.now() <= transaction.deadline:
         return None
     owner.kill()
-    owner.ended_within(_END_S)
+    owner.ended_within(END_S)
     return f"{who} hung {where} and was killed"
 
 
@@ -282,24 +270,25 @@ def main(words: list[str]) -> int:
     os.chdir("/")
     for ignored in (signal.SIGHUP, signal.SIGINT, signal.SIGPIPE):
         signal.signal(ignored, signal.SIG_IGN)
+    match words:
+        case ["--boot"]:
+            return _telling("", recover_at_boot)
+        case ["--once", transaction_id]:
+            return _telling(transaction_id, lambda: look_once(transaction_id))
+        case [transaction_id]:
+            return _telling(transaction_id, lambda: watch(transaction_id, _detach))
+        case _:
+            return 2
+
+
+def _telling(transaction_id: str, work: Callable[[], None]) -> int:
+    """The exit status."""
     try:
-        match words:
-            case ["--boot"]:
-                recover_at_boot()
-            case ["--once", transaction_id]:
-                look_once(transaction_id)
-            case ["--stand-by"]:
-                words = sys.stdin.readline().split()  # nothing: there is nothing to watch
-                if words:
-                    watch(words[0], _detach)
-            case [transaction_id]:
-                watch(transaction_id, _detach)
-            case _:
-                return 2
+        work()
     except NotUndone:
         return 1  # the journal says so already
     except Exception as error:  # nobody sees its standard error: the journal is where it is told
-        _note_failure(words[-1], error)
+        _note_failure(transaction_id, error)
         return 1
     return 0
 

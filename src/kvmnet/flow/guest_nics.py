@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
+import msgspec
 from msgspec import Struct
 
-from kvmnet.adapters.libvirt import knows_passt
 from kvmnet.adapters.libvirt_guests import GuestXml, read_all
 from kvmnet.core import guest_choice
 from kvmnet.core.macs import QEMU_PREFIX, generate, uses_in
+from kvmnet.core.missing import elsewhere
 from kvmnet.core.nic_choice import choose
 from kvmnet.core.nic_plan import plan_attach, plan_detach
 from kvmnet.errors import Refused, Unavailable
+from kvmnet.flow import user_networks
 from kvmnet.flow.apply import Watcher, apply, changing
 from kvmnet.flow.guests import RUNNING_PARTS
 from kvmnet.flow.observe import observe
@@ -44,14 +46,22 @@ def attachment(request: Attachment) -> Planner:
         state, guest, xml = _read(request.guest, uri, watcher)
         taken = [x.mac for x in uses_in(state)]
         mac = request.mac.mac or generate(QEMU_PREFIX, 1, taken, os.urandom)[0]
-        nic = _nic(request, mac)
-        return plan_attach(state, guest, request.target, mac, nic, xml.saved)
+        target, notes = user_networks.chosen(_with_mode(request.target), uri)
+        nic = _nic(target, request.model, mac)
+        planned = plan_attach(state, guest, target, mac, nic, xml.saved)
+        return msgspec.structs.replace(planned, notes=(*planned.notes, *notes))
 
     return plan
 
 
-def _nic(request: Attachment, mac: Mac) -> str:
-    target, model = request.target, request.model
+def _with_mode(target: Target) -> Target:
+    """The target as the definition will name it."""
+    if isinstance(target, DirectTarget) and target.mode is None:
+        return DirectTarget(nic=target.nic, mode="bridge")
+    return target
+
+
+def _nic(target: Target, model: str, mac: Mac) -> str:
     match target:
         case NetworkTarget():
             return guest_xml.new_nic("network", {"network": target.name}, mac, model, None)
@@ -61,8 +71,8 @@ def _nic(request: Attachment, mac: Mac) -> str:
             source = {"dev": target.nic, "mode": target.mode or "bridge"}
             return guest_xml.new_nic("direct", source, mac, model, None)
         case UserTarget():
-            passt = target.backend == "passt" or (target.backend is None and knows_passt())
-            return guest_xml.new_nic("user", {}, mac, model, "passt" if passt else None)
+            backend = "passt" if target.backend == "passt" else None
+            return guest_xml.new_nic("user", {}, mac, model, backend)
 
 
 def detachment(name: str, nic: NicChoice | None, origin: Target | None) -> Planner:
@@ -96,7 +106,8 @@ def _read(name: str, uri: str | None, watcher: Watcher) -> tuple[State, Guest, G
     found = read_all(uri, lambda its_name, uuid: name in {its_name, uuid})
     guest = next((x for x in state.guests if found and x.uuid == found[0].uuid), None)
     names = [x.name for x in state.guests]
-    guest_choice.check_found([name], [(x.name, x.uuid) for x in found if guest], names)
+    pairs = [(x.name, x.uuid) for x in found if guest]
+    guest_choice.check_found([name], pairs, names, lambda: elsewhere(state))
     assert guest is not None
     return state, guest, found[0]
 

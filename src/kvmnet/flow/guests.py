@@ -8,21 +8,24 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import msgspec
 from msgspec import Struct
 
-from kvmnet.adapters import guest_proof, libvirt_guests
-from kvmnet.adapters.libvirt import knows_passt
-from kvmnet.adapters.libvirt_guests import GuestXml
+from kvmnet.adapters import libvirt_guests
+from kvmnet.adapters.libvirt_guests import GuestXml, Listed
 from kvmnet.core import guest_choice, move_plan
+from kvmnet.core.missing import elsewhere
 from kvmnet.core.nic_choice import choose, new_addresses
 from kvmnet.errors import KvmnetError, NotFound, Unavailable, Undone
+from kvmnet.flow import user_networks
 from kvmnet.flow.apply import Watcher, apply, changing
+from kvmnet.flow.beside import Beside
 from kvmnet.flow.observe import Part, observe
 from kvmnet.formats import domain_edit, guest_xml
-from kvmnet.formats.domain_edit import Converted, NicChange, NicEdit
+from kvmnet.formats.domain_edit import Converted, DomainText, NicChange, NicEdit
 from kvmnet.model.guest_steps import MoveNic, ProveGuest
 from kvmnet.model.move import GuestWork, MovePlan, MoveWish, NicWork
 from kvmnet.model.nic_choice import MacWish, NicChoice
 from kvmnet.model.plan import Plan
-from kvmnet.model.target import Target, UserTarget, is_on
+from kvmnet.model.state import State
+from kvmnet.model.target import Target, is_on
 from kvmnet.model.transaction import LeftOut
 from kvmnet.model.values import Mac
 from kvmnet.model.virt import Guest, GuestNic
@@ -31,7 +34,6 @@ Consent = Callable[[MovePlan], None]
 
 _PARTS = frozenset({Part.LINKS, Part.ADDRESSES, Part.NETWORKS, Part.FORWARDING})
 RUNNING_PARTS = _PARTS | {Part.GUESTS, Part.AGENTS, Part.LEASES, Part.NEIGHBOURS}
-
 
 _LOOKED_AT = 5
 _BACK_S = 10.0
@@ -53,53 +55,97 @@ class MoveRequest(Struct, frozen=True, kw_only=True):
 def propose(request: MoveRequest, uri: str | None, watcher: Watcher) -> MovePlan:
     """Read the guests and plan; changes nothing. Raises `NotFound`, `Refused`, `InvalidInput`."""
     # With --all every guest is looked at, and those that have a NIC on --from are meant.
+    listed = libvirt_guests.listed(uri)
     wanted = guest_choice.matcher(request.patterns)
-    found = libvirt_guests.read_all(uri, wanted)
-    _check_found(request, found, uri)
-    state = observe(uri, RUNNING_PARTS if any(x.active for x in found) else _PARTS)
+    meant = {x.uuid: x for x in listed if wanted(x.name, x.uuid)}
+    _check_found(request, tuple(meant.values()), listed, uri)
+    runs = any(x.active for x in meant.values())
+    looking = Beside("this host", lambda: observe(uri, RUNNING_PARTS if runs else _PARTS))
+    # Where none of them runs, what libvirt has saved of guests tells all that a plan needs; of
+    # others the addresses count.
+    read = libvirt_guests.read_all(uri, lambda _name, uuid: not runs or uuid in meant)
+    found = [_Found.of(x) for x in read if x.uuid in meant]
+    state = _checked(looking.value(), watcher)
+    if not runs:
+        others = (_guest(x, guest_xml.nics(_base(x))) for x in read if x.uuid not in meant)
+        guests = (*(x.guest for x in found), *others)
+        state = msgspec.structs.replace(state, guests=guests)
+    known = {x.uuid: x for x in state.guests}
+    target, notes = user_networks.chosen(request.target, uri)
+    tried = [(x, _work(x, known[x.xml.uuid], request, target))
+             for x in found if x.xml.uuid in known]  # fmt: skip
+    works = [work for _, work in tried if work is not None]
+    _tell_left_out(request, [x.guest.name for x, work in tried if work is None], watcher)
+    plan = move_plan.plan_move(state, works, request.target, request.wish)
+    return _with_notes(plan, notes)
+
+
+def _tell_left_out(request: MoveRequest, names: Sequence[str], watcher: Watcher) -> None:
+    """Guests that were named by patterns and of which no NIC is meant; with --all they are many."""
+    where = f" on {request.origin}" if request.origin is not None else ""
+    if request.patterns:
+        for name in names:
+            watcher.say(f"guest {name} is left alone: it has no such NIC{where}")
+    elif names:
+        watcher.say(f"{len(names)} guests are left alone: they have no NIC{where}")
+
+
+def _checked(state: State, watcher: Watcher) -> State:
+    """The state; what is not needed for a plan may be missing. Raises `Unavailable`."""
     for gap in state.unread:
         if gap.what.startswith("libvirt") or gap.what == "links and addresses":
             raise Unavailable(f"{gap.what} could not be read", why=gap.why, hint=gap.hint)
         watcher.say(f"not looked at: {gap.what} ({gap.why})")
-    guests = {x.uuid: x for x in state.guests}
-    if not guests:  # none of them runs: what was read of them tells all that a plan needs
-        guests = {x.uuid: _understood(x) for x in libvirt_guests.read_all(uri, _anyone(found))}
-        guests |= {x.uuid: _understood(x) for x in found}
-        state = msgspec.structs.replace(state, guests=tuple(guests.values()))
-    works = [_work(x, guests[x.uuid], request) for x in found if x.uuid in guests]
-    return move_plan.plan_move(state, [x for x in works if x], request.target, request.wish)
+    return state
 
 
-def _anyone(found: Sequence[GuestXml]) -> Callable[[str, str], bool]:
-    """All guests but those that were read already: their addresses count too."""
-    known = {x.uuid for x in found}
-    return lambda _name, uuid: uuid not in known
+def _check_found(
+    request: MoveRequest, meant: Sequence[Listed], listed: Sequence[Listed], uri: str | None
+) -> None:
+    def other() -> str:  # which connection it was, the state tells
+        return elsewhere(observe(uri, frozenset({Part.NETWORKS})))
+
+    pairs = [(x.name, x.uuid) for x in meant]
+    guest_choice.check_found(request.patterns, pairs, [x.name for x in listed], other)
+    if not meant:
+        raise NotFound("there is no guest at all", hint=other() or "kvmnet guest list")
 
 
-def _check_found(request: MoveRequest, found: Sequence[GuestXml], uri: str | None) -> None:
-    pairs = [(x.name, x.uuid) for x in found]
-    everyone: list[str] = []
-    if not all(any(guest_choice.matcher([x])(*pair) for pair in pairs) for x in request.patterns):
-        everyone = [x.name for x in libvirt_guests.read_all(uri, lambda _name, _uuid: True)]
-    guest_choice.check_found(request.patterns, pairs, everyone)
-    if not found:
-        raise NotFound("there is no guest at all", hint="kvmnet guest list")
+class _Found(Struct, frozen=True, kw_only=True):
+    """A guest that is meant, its definition understood."""
+
+    xml: GuestXml
+    domain: DomainText
+    """Of the running guest, else of the saved one."""
+    guest: Guest
+
+    @classmethod
+    def of(cls, xml: GuestXml) -> _Found:
+        domain = domain_edit.read(_base(xml).encode())
+        return cls(xml=xml, domain=domain, guest=_guest(xml, domain.nics))
 
 
-def _understood(xml: GuestXml) -> Guest:
-    nics = guest_xml.nics(xml.saved) if xml.saved is not None else ()
+def _base(xml: GuestXml) -> str:
+    base = xml.live if xml.live is not None else xml.saved
+    assert base is not None
+    return base
+
+
+def _guest(xml: GuestXml, nics: tuple[GuestNic, ...]) -> Guest:
+    """As much of a guest as its definition tells; a running one is observed."""
     return Guest(
         connection="", name=xml.name, uuid=xml.uuid, state="running" if xml.active else "shut off",
-        id=0 if xml.active else None, persistent=xml.saved is not None, saved_nics=nics,
-        live_nics=guest_xml.nics(xml.live) if xml.live is not None else (),
+        id=0 if xml.active else None, persistent=xml.saved is not None,
+        saved_nics=nics if xml.live is None else (), live_nics=nics if xml.live is not None else (),
     )  # fmt: skip
 
 
-def _work(xml: GuestXml, guest: Guest, request: MoveRequest) -> GuestWork | None:
-    """What is to be done about one guest; None: with --all, one of which no NIC is meant."""
-    base = xml.live if xml.live is not None else xml.saved
-    assert base is not None
-    domain = domain_edit.read(base.encode())
+def _work(found: _Found, guest: Guest, request: MoveRequest, target: Target) -> GuestWork | None:
+    """What is to be done about one guest; None: with --all, one of which no NIC is meant.
+
+    `target` is the one of the request with its backend.
+    """
+    xml, domain = found.xml, found.domain
     nics = domain.nics
     try:
         chosen = choose(nics, request.nic, request.origin, f"guest {guest.name}")
@@ -108,11 +154,12 @@ def _work(xml: GuestXml, guest: Guest, request: MoveRequest) -> GuestWork | None
             raise
         return None
     macs = new_addresses(nics, chosen, request.mac, os.urandom)
-    target = _target(request.target, [nics[x - 1] for x in chosen])
+    if all(is_on(nics[x - 1], request.target) for x in chosen):
+        target = request.target  # whatever its backend is
     edits = [NicEdit(number=x, target=target, mac=macs.get(x)) for x in chosen]
     first = domain_edit.convert(domain, edits)
     second = first
-    if xml.saved is not None and xml.saved is not base:
+    if xml.saved is not None and xml.live is not None:
         second = _saved(xml.saved, [nics[x - 1].mac for x in chosen], target, macs, chosen)
     losses = {x.mac: _remarks(x) for x in second.nics}
     works = tuple(
@@ -124,10 +171,11 @@ def _work(xml: GuestXml, guest: Guest, request: MoveRequest) -> GuestWork | None
     return GuestWork(guest=guest, saved_before=xml.saved, saved_after=saved, nics=works)
 
 
-def _target(target: Target, nics: Sequence[GuestNic]) -> Target:
-    if target == UserTarget() and not all(is_on(x, target) for x in nics):
-        return UserTarget(backend="slirp" if knows_passt() is False else "passt")
-    return target
+def _with_notes(plan: MovePlan, notes: tuple[str, ...]) -> MovePlan:
+    if not notes or not plan.plan.steps:
+        return plan
+    whole = msgspec.structs.replace(plan.plan, notes=(*plan.plan.notes, *notes))
+    return msgspec.structs.replace(plan, plan=whole)
 
 
 def _remarks(change: NicChange) -> tuple[str, ...]:
@@ -202,6 +250,8 @@ def carry_out(
 
 def _back(plan: Plan, uri: str | None) -> Iterator[str]:
     """Where running guests that had to go back answer now, in sentences; a few are looked at."""
+    from kvmnet.adapters import guest_proof  # late: guests that are off need none of it
+
     moves = [x.undo for x in plan.steps if isinstance(x.undo, MoveNic)]
     for move in moves[:_LOOKED_AT]:
         proof = ProveGuest(

@@ -6,22 +6,23 @@ that can't be read becomes an `Unread` beside what the others said.
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import os
-import threading
 import time
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 import msgspec
 
-from kvmnet.adapters import kernel, libvirt_files, libvirt_read
-from kvmnet.adapters.libvirt import leave_behind
-from kvmnet.adapters.libvirt_read import Kind, VirtRead, unread
+from kvmnet.adapters import kernel
+from kvmnet.adapters.libvirt import check_installed
+from kvmnet.adapters.virt_read import Kind, VirtRead, named, unread
 from kvmnet.errors import KvmnetError
 from kvmnet.flow import sources
+from kvmnet.flow.beside import Beside
 from kvmnet.model.host import Link, NicOwner
-from kvmnet.model.state import State, Unread
+from kvmnet.model.state import State, Unread, only_sessions
 from kvmnet.model.virt import Network
 
 T = TypeVar("T")
@@ -37,7 +38,9 @@ class Part(enum.Enum):
     NEIGHBOURS = "neighbours"
     FORWARDING = "forwarding databases"
     SYSCTLS = "kernel settings"
+    SYSCTL_FILES = "kernel settings in files"
     FIREWALL = "firewall"
+    FIREWALL_SETS = "elements of the firewall's sets"
     LISTENERS = "listening sockets"
     DOCKER = "docker networks"
     OWNERS = "host network managers"
@@ -45,50 +48,55 @@ class Part(enum.Enum):
     GUESTS = "guests"
     LEASES = "leases"
     AGENTS = "guest agents"
+    PORT_FACTS = "features of NICs"
+    VLANS = "VLANs of bridge ports"
+    MULTICAST = "multicast listeners"
+    CONFIGURED = "configured bridges"
+    SETUP = "machine and bridge helper"
 
 
 ALL_PARTS: frozenset[Part] = frozenset(Part)
+ONLY_DOCTOR: frozenset[Part] = frozenset(
+    {
+        Part.PORT_FACTS,
+        Part.VLANS,
+        Part.MULTICAST,
+        Part.CONFIGURED,
+        Part.SETUP,
+        Part.FIREWALL_SETS,
+        Part.SYSCTL_FILES,
+    }
+)
+"""Parts that explain faults and show nowhere else: `kvmnet status` does without."""
 _KINDS = {
     Part.NETWORKS: Kind.NETWORKS,
     Part.GUESTS: Kind.GUESTS,
     Part.LEASES: Kind.LEASES,
     Part.AGENTS: Kind.AGENTS,
 }
-_NEED_LINKS = {Part.LINKS, Part.ADDRESSES, Part.OWNERS, Part.SYSCTLS}
+_NEED_LINKS = {
+    Part.LINKS, Part.ADDRESSES, Part.OWNERS, Part.SYSCTLS, Part.PORT_FACTS, Part.CONFIGURED,
+    Part.FORWARDING,
+}  # fmt: skip
+_NETWORK = {Part.LINKS, Part.ADDRESSES, Part.ROUTES, Part.RULES, Part.NEIGHBOURS}
+_NO_SWITCHES = frozenset({"loopback", "ethernet", "wireless"})
+"""Where there are only such links, nothing has a forwarding database."""
 
 
-class _Job(threading.Thread, Generic[T]):
-    """One source being read; `result` waits for it and raises what it raised."""
+class _Job(Beside[T]):
+    """One source being read."""
 
     def __init__(self, what: str, call: Callable[[], T], default: T) -> None:
-        super().__init__(daemon=True, name=what)
-        self.what = what
-        self._call = call
-        self._value = default
-        self._failure: BaseException | None = None
-        self._done = threading.Event()
-        self.start()
-
-    def run(self) -> None:
-        try:
-            self._value = self._call()
-        except BaseException as error:  # handed over in `result`
-            self._failure = error
-        finally:
-            self._done.set()
+        self._default = default
+        super().__init__(what, call)
 
     def result(self, missing: list[Unread]) -> T:
         """The value; where the source could not be read, the default and a line in `missing`."""
         try:
-            self._done.wait()
-        except KeyboardInterrupt:
-            leave_behind(self._done)
-            raise
-        if isinstance(self._failure, KvmnetError):
-            missing.append(unread(self.what, self._failure))
-        elif self._failure is not None:
-            raise self._failure
-        return self._value
+            return self.value()
+        except KvmnetError as error:
+            missing.append(unread(self.what, error))
+            return self._default
 
 
 def observe(uri: str | None = None, parts: frozenset[Part] = ALL_PARTS) -> State:
@@ -106,6 +114,7 @@ def observe(uri: str | None = None, parts: frozenset[Part] = ALL_PARTS) -> State
     return msgspec.structs.replace(
         state,
         connections=tuple(found.connections),
+        system_libvirt=_system_beside(found),
         networks=tuple(sorted(found.networks, key=lambda x: x.name)),
         guests=tuple(sorted(found.guests, key=lambda x: x.name)),
         leases=tuple(found.leases),
@@ -116,10 +125,24 @@ def observe(uri: str | None = None, parts: frozenset[Part] = ALL_PARTS) -> State
 
 def _read_virt(uri: str | None, kinds: frozenset[Kind]) -> VirtRead:
     """What libvirt tells, and which definitions it should know and does not."""
+    try:
+        check_installed(uri)
+    except KvmnetError as error:
+        return VirtRead(unread=[unread(named(uri), error)])
+    from kvmnet.adapters import libvirt_files, libvirt_read  # they load a parser of XML
+
     before = libvirt_files.listed()
     found = libvirt_read.read(uri, kinds)
     found.unread += libvirt_files.not_taken(before, found, kinds)
     return found
+
+
+def _system_beside(found: VirtRead) -> bool | None:
+    if not only_sessions(found.connections):
+        return None
+    from kvmnet.adapters.connections import system_is_there
+
+    return system_is_there()
 
 
 def _read_host(parts: frozenset[Part], missing: list[Unread]) -> State:
@@ -130,37 +153,79 @@ def _read_host(parts: frozenset[Part], missing: list[Unread]) -> State:
         return _Job(what, call if parts & wanted else (lambda: default), default)
 
     blank = State(taken_at=0, hostname="")
-    links_job = _Job(
-        "links and addresses",
-        lambda: kernel.read_links() if parts & _NEED_LINKS else (blank.links, blank.addresses),
-        (blank.links, blank.addresses),
+    with_sets = Part.FIREWALL_SETS in parts
+    walls = job(
+        {Part.FIREWALL},
+        lambda: sources.firewall(with_sets=with_sets),
+        (blank.firewall, blank.unread),
     )
-    routes = job({Part.ROUTES}, kernel.read_routes, blank.routes)
-    rules = job({Part.RULES}, kernel.read_rules, blank.rules)
-    neighbours = job({Part.NEIGHBOURS}, kernel.read_neighbours, blank.neighbours)
-    forwarding = job({Part.FORWARDING}, kernel.read_forwarding, blank.forwarding)
-    walls = job({Part.FIREWALL}, sources.firewall, (blank.firewall, blank.unread))
+    files = job({Part.SYSCTL_FILES}, sources.sysctl_files, blank.sysctl_files)
     listeners = job({Part.LISTENERS}, sources.listeners, (blank.listeners, blank.unread))
     dockers = job({Part.DOCKER}, sources.docker_networks, blank.docker_networks)
-    links, addresses = links_job.result(missing)
+    vlans = job({Part.VLANS}, sources.port_vlans, blank.port_vlans)
+    multicast = job({Part.MULTICAST}, sources.multicast, blank.multicast)
+    setup = job({Part.SETUP}, sources.setup, sources.Setup())
+    found = _read_network(parts, missing)
+    links = found.links
+    facts = job({Part.PORT_FACTS}, lambda: sources.port_facts(links), links)
+    configured = job(
+        {Part.CONFIGURED}, lambda: sources.configured_bridges(links), sources.NOT_ASKED
+    )
     settings = job({Part.SYSCTLS}, lambda: sources.sysctls(_plugs(links)), blank.sysctls)
     owners = job({Part.OWNERS}, lambda: sources.owners(links), (blank.owners, blank.unread))
+    learned = {Part.FORWARDING} if any(x.kind not in _NO_SWITCHES for x in links) else set()
+    forwarding = job(learned, kernel.read_forwarding, blank.forwarding)
     return State(
         taken_at=int(time.time()),
         hostname=os.uname().nodename,
         kernel=os.uname().release,
         privileged=os.geteuid() == 0,
+        links=facts.result(missing),
+        addresses=found.addresses,
+        routes=found.routes,
+        rules=found.rules,
+        neighbours=found.neighbours,
+        forwarding=forwarding.result(missing),
+        sysctls=settings.result(missing),
+        sysctl_files=files.result(missing),
+        firewall=_pair(walls.result(missing), missing),
+        listeners=_pair(listeners.result(missing), missing),
+        docker_networks=dockers.result(missing),
+        owners=_pair(owners.result(missing), missing),
+        port_vlans=vlans.result(missing),
+        multicast=multicast.result(missing),
+        configured_bridges=_pair(configured.result(missing), missing),
+        bridge_helper=setup.result(missing).bridge_helper,
+        machine=setup.result([]).machine,
+        rp_filter_drops=setup.result([]).rp_filter_drops,
+        failed_units=setup.result([]).failed_units,
+    )
+
+
+def _read_network(parts: frozenset[Part], missing: list[Unread]) -> kernel.Network:
+    """Links and what is on them: by one look where all of it is wanted, else only what is."""
+    if parts >= _NETWORK:
+        with contextlib.suppress(KvmnetError):  # one by one it shows what can not be read
+            return kernel.read_network()
+    none = kernel.NOTHING
+    both = (none.links, none.addresses)
+
+    def job(what: str, part: Part, call: Callable[[], T], default: T) -> _Job[T]:
+        return _Job(what, call if part in parts else (lambda: default), default)
+
+    links_job = _Job(
+        "links and addresses", lambda: kernel.read_links() if parts & _NEED_LINKS else both, both
+    )
+    routes = job("routes", Part.ROUTES, kernel.read_routes, none.routes)
+    rules = job("rules", Part.RULES, kernel.read_rules, none.rules)
+    neighbours = job("neighbours", Part.NEIGHBOURS, kernel.read_neighbours, none.neighbours)
+    links, addresses = links_job.result(missing)
+    return kernel.Network(
         links=links,
         addresses=addresses,
         routes=routes.result(missing),
         rules=rules.result(missing),
         neighbours=neighbours.result(missing),
-        forwarding=forwarding.result(missing),
-        sysctls=settings.result(missing),
-        firewall=_pair(walls.result(missing), missing),
-        listeners=_pair(listeners.result(missing), missing),
-        docker_networks=dockers.result(missing),
-        owners=_pair(owners.result(missing), missing),
     )
 
 

@@ -4,29 +4,34 @@ from __future__ import annotations
 
 from ipaddress import IPv4Address
 
+from kvmnet.core.subnets import is_beyond
 from kvmnet.flow.probe_place import Place
 from kvmnet.model.probe import Endpoint, ProbeLease, ProbeStep
 from kvmnet.model.standin import (
     ConnectResult,
     LeaseResult,
     MacResult,
-    MtuResult,
     NameResult,
     PingResult,
-    RouterResult,
 )
 from kvmnet.model.values import Ip
 
 SLOW_MS = 1000.0
 """From here on a wait is worth a word: people notice it."""
+_ISOLATED = "The network is isolated, by design: guests reach each other and this host only"
 DNSMASQ_PING_MS = 2900.0
 """dnsmasq pings a dynamic address for three seconds before it offers it."""
 
 
 def link(place: Place, ms: float, state: str) -> ProbeStep:
     """How long the bridge's port took until it forwarded; `state` is its last one."""
+    if place.beside is not None:
+        return _beside(place, ms, state)
     spanning = f"STP {'on' if place.stp else 'off'}, forward delay {place.forward_delay_s:g} s"
-    evidence = (f"bridge {place.bridge}: {spanning}", f"port state: {state or 'none'}")
+    mirrored = (
+        (f"like the guest's own port: {', '.join(place.mirrored)}",) if place.mirrored else ()
+    )
+    evidence = (f"bridge {place.bridge}: {spanning}", f"port state: {state or 'none'}", *mirrored)
     if not place.up:
         return ProbeStep(
             name="link", verdict="failed", ms=ms, evidence=evidence,
@@ -50,13 +55,24 @@ def link(place: Place, ms: float, state: str) -> ProbeStep:
     )  # fmt: skip
 
 
+def _beside(place: Place, ms: float, state: str) -> ProbeStep:
+    there = state == "forwarding"
+    return ProbeStep(
+        name="link", verdict="ok" if there else "failed", ms=ms,
+        detail=f"a macvlan in mode {place.beside} on {place.bridge}" if there
+        else f"{place.bridge} has no carrier",
+        evidence=("a macvlan and the host do not see each other, all others on the LAN do",),
+        hint="" if there else f"look: ip link show {place.bridge}",
+    )  # fmt: skip
+
+
 def dhcp(place: Place, result: LeaseResult, ms: float) -> ProbeStep:
     """The lease, or what kept the stand-in from getting one."""
     if result.outcome == "bound" and result.lease is not None:
         return _bound(result, result.lease, ms)
     if result.outcome == "silent":
         return _silent(place, result, ms)
-    servers = ", ".join(result.servers)
+    servers = ", ".join(dict.fromkeys(x.ip for x in result.servers))
     offered = result.lease.address if result.lease is not None else "an address"
     if result.outcome == "refused":
         return ProbeStep(
@@ -80,22 +96,19 @@ def _bound(result: LeaseResult, lease: ProbeLease, ms: float) -> ProbeStep:
     doubts = []
     if lease.bad_checksum:
         doubts.append("bad-checksum: the server's UDP checksums are wrong, some guests drop them")
-    if len(result.servers) > 1:
-        doubts.append(f"{len(result.servers)} DHCP servers answer on one network")
     if offer_ms >= DNSMASQ_PING_MS:
         doubts.append("the server waits before it offers: dnsmasq pings a dynamic address for 3 s")
     elif offer_ms >= SLOW_MS:
         doubts.append("the server is slow to offer")
-    evidence = [
+    evidence = (
         f"server {lease.server} ({lease.server_mac})", f"router {lease.router or 'none'}",
         f"DNS {', '.join(lease.dns) or 'none'}", f"domain {lease.domain or 'none'}",
         f"MTU {lease.mtu or 'not offered'}", f"lease time {lease.lease_s or 'unknown'} s",
         f"offer after {offer_ms:.0f} ms, {result.discovers} DISCOVER, {result.requests} REQUEST",
-    ]  # fmt: skip
-    if len(result.servers) > 1:
-        evidence.append(f"offers from {', '.join(result.servers)}")
+        f"UDP checksum {'wrong' if lease.bad_checksum else 'right, or left to the hardware'}",
+    )  # fmt: skip
     return ProbeStep(
-        name="dhcp", verdict="warn" if doubts else "ok", ms=ms, evidence=tuple(evidence),
+        name="dhcp", verdict="warn" if doubts else "ok", ms=ms, evidence=evidence,
         detail=f"{lease.address}/{lease.prefix_len} from {lease.server}", reason="; ".join(doubts),
     )  # fmt: skip
 
@@ -187,21 +200,40 @@ def dns(place: Place, server: Ip, name: str, result: NameResult, ms: float) -> P
             reason=result.error or "nothing came back from UDP port 53",
             hint="is the DNS server running, and does the firewall let UDP port 53 through?",
         )  # fmt: skip
-    if name == "." and place.config is not None and place.config.mode == "isolated":
+    if not place.leads_out:
         return ProbeStep(  # libvirt's dnsmasq asks nobody else there
             name="dns", verdict="ok", ms=ms, detail=f"{server} answers, for names of guests only",
             evidence=(f"it says {result.code or 'nothing yet'} about {asked}",),
+        )  # fmt: skip
+    if result.code in ("NOERROR", "NXDOMAIN"):  # a name without an address is no fault of it
+        return ProbeStep(
+            name="dns", verdict="ok", ms=ms,
+            detail=f"{server} answered {result.code}: {_no_address(name, result)}",
+            evidence=(f"asked for {asked}, answer after {result.ms or 0:.1f} ms",),
         )  # fmt: skip
     said = result.code or "nothing yet"
     return ProbeStep(
         name="dns", verdict="failed" if name != "." else "warn", ms=ms,
         detail=f"{server} is alive but says {said} about {asked}",
         evidence=(f"first answer after {result.alive_ms:.1f} ms",),
-        reason=f"{name} has no address" if result.code in ("NOERROR", "NXDOMAIN") else
-        "it can not resolve names: the DNS servers that it asks itself do not answer or refuse",
-        hint="" if result.code in ("NOERROR", "NXDOMAIN") else
-        "look at /etc/resolv.conf where the DNS server runs",
+        reason="it can not resolve names: the DNS servers that it asks itself do not answer or "
+        "refuse",
+        hint="look at /etc/resolv.conf where the DNS server runs",
     )  # fmt: skip
+
+
+def _no_address(name: str, result: NameResult) -> str:
+    return f"there is no name {name}" if result.code == "NXDOMAIN" else f"{name} has no address"
+
+
+def unresolved(place: Place, to: Endpoint, server: Ip | None, result: NameResult) -> ProbeStep:
+    """The step `target` where the DNS server told no address of it."""
+    detail, reason = f"{to.host} could not be resolved", "the DNS step shows why"
+    if not place.leads_out and result.alive_ms is not None:
+        reason = f"{server} knows names of guests only. {_ISOLATED}"
+    elif result.code in ("NOERROR", "NXDOMAIN"):
+        detail, reason = _no_address(to.host, result), f"{server} says so ({result.code})"
+    return ProbeStep(name="target", verdict="failed", detail=detail, reason=reason)
 
 
 def target(
@@ -220,6 +252,8 @@ def target(
     if result.error == "Connection refused":
         reason = "it is there, but nothing listens on that port, or a firewall refuses"
         hint = f"look on {to.host}: ss -ltn"
+    elif config is not None and is_beyond(config, ip):
+        reason, hint = _ISOLATED, "kvmnet guest move GUEST --to network:default"
     elif config is not None and config.mode != "bridge" and forwards == "0":
         hint = "the host forwards nothing: sysctl -w net.ipv4.ip_forward=1"
     elif config is not None and config.mode in {"route", "open"}:
@@ -228,55 +262,4 @@ def target(
     return ProbeStep(
         name="target", verdict="failed", ms=ms, detail=f"{tried} {shown}", reason=reason,
         hint=hint, evidence=(f"host: net.ipv4.ip_forward = {forwards or 'unknown'}",),
-    )  # fmt: skip
-
-
-def path_mtu(ip: Ip, result: MtuResult, ms: float) -> ProbeStep:
-    if result.mtu is None:
-        return ProbeStep(
-            name="path-mtu", verdict="skipped", ms=ms, reason=f"{ip} answers no echo requests"
-        )
-    evidence = (f"MTU of the guest's own NIC: {result.first_hop}",)
-    if result.mtu >= result.first_hop or result.reported:
-        narrow = " (a router on the way says so)" if result.reported else ""
-        return ProbeStep(
-            name="path-mtu", verdict="ok", ms=ms, evidence=evidence,
-            detail=f"{result.mtu} bytes to {ip}{narrow}",
-        )  # fmt: skip
-    return ProbeStep(
-        name="path-mtu", verdict="failed", ms=ms, evidence=evidence,
-        detail=f"black hole: packets over {result.mtu} bytes to {ip} vanish",
-        reason="no router says \"fragmentation needed\": large transfers hang",
-        hint=f"give the network this MTU: {result.mtu}, or let ICMP through on the way",
-    )  # fmt: skip
-
-
-def ipv6(result: RouterResult, answer: PingResult | None, ms: float) -> ProbeStep:
-    if result.ip is None:
-        return ProbeStep(
-            name="ipv6", verdict="skipped", ms=ms,
-            reason=f"no router advertised itself within {result.waited_ms:.0f} ms",
-        )  # fmt: skip
-    evidence = (
-        f"router {result.ip} ({result.mac}), advertised after {result.ms or 0:.0f} ms",
-        f"prefixes {', '.join(result.prefixes) or 'none'}; "
-        f"{'a' if result.default else 'no'} default router; "
-        f"addresses by {'DHCPv6' if result.managed else 'autoconfiguration'}",
-    )
-    got = ", ".join(result.addresses) or "no address of its own"
-    if result.prefixes and not result.addresses:
-        return ProbeStep(
-            name="ipv6", verdict="failed", ms=ms, evidence=evidence,
-            detail="a prefix is advertised but gave no address",
-            reason="the prefix is not a /64, or its lifetime is over",
-        )  # fmt: skip
-    if answer is None or answer.ms is None:
-        return ProbeStep(
-            name="ipv6", verdict="warn", ms=ms, evidence=evidence,
-            detail=f"{got}; the router {result.ip} does not answer echo requests",
-            reason=answer.error if answer is not None else "",
-        )  # fmt: skip
-    return ProbeStep(
-        name="ipv6", verdict="ok", ms=ms, evidence=evidence,
-        detail=f"{got}; router {result.ip} answered in {answer.ms:.1f} ms",
     )  # fmt: skip

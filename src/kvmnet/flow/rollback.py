@@ -12,9 +12,9 @@ from typing import Any, Protocol
 
 import msgspec
 
-from kvmnet.adapters import journal, process, steps, systemd
+from kvmnet.adapters import journal, process, rcu, steps, systemd
 from kvmnet.core import reboot
-from kvmnet.errors import KvmnetError, NotUndone, Unavailable
+from kvmnet.errors import KvmnetError, NotUndone, PartlyDone, Unavailable
 from kvmnet.model import guest_steps, plan
 from kvmnet.model.plan import PlannedStep
 from kvmnet.model.transaction import Outcome, Transaction
@@ -49,11 +49,16 @@ def deadline(step: plan.Step) -> float:
     """When a step that is begun now has to be over, in seconds of CLOCK_BOOTTIME."""
     match step:
         case plan.Prove() | guest_steps.ProveGuest():
-            return process.now() + step.within_s + STEP_S
+            return until(step.within_s)
         case plan.HandOver():
             return process.now() + HAND_OVER_S
         case _:
-            return process.now() + STEP_S
+            return until(0.0)
+
+
+def until(within_s: float) -> float:
+    """When what takes `within_s` at the most counts as hung, in seconds of CLOCK_BOOTTIME."""
+    return process.now() + within_s + STEP_S
 
 
 def undo(
@@ -82,6 +87,9 @@ def undo(
                 if away:
                     steps.check_possible(step, transaction.uri)
                 steps.take(step, transaction.uri)
+            except PartlyDone as error:  # noted, since it is no reason to block what comes later
+                watcher.say(f"{error} ({error.hint})")
+                why = f"{why}; {error}"
             except KvmnetError as error:
                 away = away or isinstance(error, Unavailable)
                 left.append(f"{step}: {error}")
@@ -128,7 +136,10 @@ def clean_up(transaction: Transaction) -> None:
     """Leave nothing of a transaction but its journal: no timer, no unit, no confirmation."""
     with contextlib.suppress(KvmnetError):
         journal.forget_confirmation(transaction.id)
-    if not reboot.needs_guard(transaction.plan) or not systemd.is_ours():
+    if not reboot.needs_guard(transaction.plan):
+        return
+    rcu.put_right()
+    if not systemd.is_ours():
         return
     systemd.stop_timer(transaction.id)
     with contextlib.suppress(KvmnetError):

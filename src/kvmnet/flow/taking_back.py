@@ -10,18 +10,18 @@ from pathlib import Path
 import msgspec
 
 from kvmnet.adapters import files, journal, lock, openings, process
-from kvmnet.core import unchanged
+from kvmnet.core import ports_back, unchanged
 from kvmnet.core.demands import demanded_after
 from kvmnet.errors import Failed, KvmnetError, NotFound, PermissionDenied, Refused
-from kvmnet.flow import guest_changes
 from kvmnet.flow.apply import Watcher, apply, changing
 from kvmnet.flow.baseline import baseline
-from kvmnet.flow.networks import verify_networks
 from kvmnet.flow.observe import Part, observe
 from kvmnet.flow.rollback import close, is_of_another_boot
 from kvmnet.model import plan
 from kvmnet.model.check import Check
+from kvmnet.model.guest_steps import GUEST_STEPS
 from kvmnet.model.handover import FileState
+from kvmnet.model.link_steps import LINK_STEPS
 from kvmnet.model.plan import Plan, PlannedStep, Prove
 from kvmnet.model.state import State
 from kvmnet.model.transaction import Confirm, Transaction
@@ -145,11 +145,17 @@ def propose(transaction: Transaction, extra: tuple[Check, ...], watcher: Watcher
         return unchanged.reversed_plan(msgspec.structs.replace(transaction.plan, steps=begun))
     transaction = _without_left_out(transaction)
     back = unchanged.reversed_plan(transaction.plan)
+    nics = _nics(transaction.plan)
     parts = _HOST | ({Part.NETWORKS} if _is_libvirts(transaction.plan) else set())
+    parts |= {Part.VLANS} if nics else set()
     state = observe(transaction.uri, frozenset(parts))
-    changed = [x for y in transaction.plan.steps for x in _changes(y.step, state)]
+    back = ports_back.of_now(state, back)
+    changed = [x for y in unchanged.lasting(transaction.plan, state) for x in _changes(y, state)]
     changed += _network_changes(transaction)
-    changed += guest_changes.changes(transaction.plan, transaction.uri)
+    if any(isinstance(x.step, GUEST_STEPS) for x in transaction.plan.steps):
+        from kvmnet.flow import guest_changes  # late: what follows reads definitions of guests
+
+        changed += guest_changes.changes(transaction.plan, transaction.uri)
     changed += unchanged.still_used(state, transaction.plan, back)
     if changed:
         raise Refused(
@@ -157,7 +163,6 @@ def propose(transaction: Transaction, extra: tuple[Check, ...], watcher: Watcher
             why=f"since then something else has changed: {'; '.join(dict.fromkeys(changed))}",
             hint=unchanged.command_instead(transaction.plan),
         )
-    nics = _nics(transaction.plan)
     if not nics:
         return back
     holding = demanded_after(back, baseline(state, nics, extra, watcher))
@@ -209,6 +214,8 @@ def _changes(step: plan.Step, state: State) -> tuple[str, ...]:
             return (f"kvmnet's firewall rule is {'gone' if wanted else 'there'}: {step}",)
         case plan.Arrange():
             return unchanged.arrangement(state, step.target)
+        case _ if isinstance(step, LINK_STEPS):
+            return unchanged.link_step(state, step)
         case _:
             return ()  # libvirt's are compared as a whole, and a proof leaves nothing behind
 
@@ -234,6 +241,8 @@ def _file_changes(expected: FileState) -> tuple[str, ...]:
 def _network_changes(transaction: Transaction) -> list[str]:
     if not _is_libvirts(transaction.plan):
         return []
+    from kvmnet.flow.networks import verify_networks  # late: it brings all planning of networks
+
     try:
         verify_networks(transaction.plan, transaction.uri)
     except Failed as error:
@@ -275,6 +284,8 @@ def carry_out(
 def _verifier(back: Plan, uri: str | None) -> Callable[[], None]:
     if not _is_libvirts(back):
         return lambda: None
+    from kvmnet.flow.networks import verify_networks  # late: it brings all planning of networks
+
     return lambda: verify_networks(back, uri)
 
 

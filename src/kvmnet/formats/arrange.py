@@ -18,55 +18,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import msgspec
-from msgspec import Struct
 
-from kvmnet.formats import arrange_routes, ip_batch
+from kvmnet.formats import arrange_bridges, arrange_ports, arrange_routes, ip_batch
+from kvmnet.formats.arrange_commands import Command, Line, Setting, Settle
 from kvmnet.model.arrangement import Arrangement, LinkTarget
-from kvmnet.model.host import Address, BridgeAttributes, Family, Link, Neighbour
+from kvmnet.model.host import Address, Family, Link, Neighbour
 from kvmnet.model.state import State
 from kvmnet.model.values import Ip
 
 ADDR_GEN_MODE = "addr_gen_mode"
 """How the kernel makes link-local addresses; written last, since writing it makes one."""
-_HZ = 100
 _OWN_FLAGS = frozenset({"home", "mngtmpaddr", "noprefixroute", "autojoin", "nodad"})
 _NO_USE = frozenset({"FAILED", "INCOMPLETE", "NOARP", ""})
 _LASTING = frozenset({"PERMANENT", "NOARP"})
-
-
-class Line(Struct, frozen=True, kw_only=True):
-    """A command of one `ip -batch`."""
-
-    text: str
-    link: str
-    """Which link it is about, for people."""
-    essential: bool = False
-    """If it fails, going on would cut the host off."""
-    family: Family | None = None
-    """Of a rule: it has to be in a batch of that family (`ip -6 -batch`)."""
-
-
-class Setting(Struct, frozen=True, kw_only=True):
-    """A kernel setting of one link."""
-
-    path: str
-    """Below /proc/sys."""
-    value: str
-    link: str
-
-
-class Settle(Struct, frozen=True, kw_only=True):
-    """Wait until the kernel has noticed that a bridge has a port that carries, or has none.
-
-    It does so a moment after the fact (net/core/link_watch.c). Until then what is sent by the
-    bridge is thrown away, since its queue is not active yet.
-    """
-
-    link: str
-    carries: bool
-
-
-Command = Line | Setting | Settle
 
 
 def commands(now: State, target: Arrangement) -> tuple[Command, ...]:
@@ -79,12 +43,19 @@ def commands(now: State, target: Arrangement) -> tuple[Command, ...]:
     there = [x for x in target.links if x.bridge is not None or now.link(x.name) is not None]
     target = msgspec.structs.replace(target, links=tuple(there))
     for stage in (
-        _bridges, _settings, _up, _new_addresses, _neighbours, _listening, _enslaved, _carrier,
-        _routes_and_rules, _released, _no_carrier, _old_addresses, _old_neighbours, _absent,
-        _finished, _listening_no_more, _link_local_mode,
+        _bridges, _settings, _up, _new_addresses, _neighbours, _listening, _lightened, _enslaved,
+        _port_flags, _vlans_at_once, _carrier, _routes_and_rules, _released, _no_carrier,
+        _old_addresses, _old_neighbours, _absent, _attributes, _vlans, _filtering, _finished,
+        _listening_no_more, _link_local_mode,
     ):  # fmt: skip
         found += stage(now, target)
     return tuple(found)
+
+
+def port_commands(now: State, target: Arrangement) -> tuple[Command, ...]:
+    """The same for VLANs and flags alone, of ports that are some already."""
+    target = arrange_ports.joined(now, target)
+    return tuple(x for stage in (_port_flags, _vlans_at_once, _vlans) for x in stage(now, target))
 
 
 def _routes_and_rules(now: State, target: Arrangement) -> Iterator[Line]:
@@ -110,25 +81,13 @@ def _names(target: Arrangement) -> set[str]:
 def _bridges(now: State, target: Arrangement) -> Iterator[Line]:
     for link in target.links:
         if link.bridge is not None and now.link(link.name) is None:
-            yield Line(text=_new_bridge(link, link.bridge), link=link.name, essential=True)
+            yield Line(
+                text=arrange_bridges.new_bridge(link, link.bridge), link=link.name, essential=True
+            )
             if any(x.name.startswith("net.ipv6.") for x in link.sysctls):
                 # Else it would make a link-local address and test it for a second.
                 text = ip_batch.line("link", "set", "dev", link.name, "addrgenmode", "none")
                 yield Line(text=text, link=link.name)
-
-
-def _new_bridge(link: LinkTarget, has: BridgeAttributes) -> str:
-    words = ["link", "add", "name", link.name]
-    words += ["address", link.mac] if link.mac else []
-    words += ["mtu", str(link.mtu)] if link.mtu else []
-    # STP comes last: a port that is forwarding by then goes on, a new one would be silent first.
-    words += ["type", "bridge", "stp_state", "0", "forward_delay", "0"]
-    words += ["vlan_filtering", "1"] if has.vlan_filtering else []
-    words += [] if has.multicast_snooping else ["mcast_snooping", "0"]
-    words += ["mcast_querier", "1"] if has.multicast_querier else []
-    words += ["ageing_time", str(round(has.ageing_s * _HZ))] if has.ageing_s != 300 else []
-    words += ["group_fwd_mask", str(has.group_fwd_mask)] if has.group_fwd_mask else []
-    return ip_batch.line(*words)
 
 
 def _settings(now: State, target: Arrangement) -> Iterator[Setting]:
@@ -296,11 +255,41 @@ def _listening_no_more(now: State, target: Arrangement) -> Iterator[Line]:
             yield Line(text=text, link=link.name)
 
 
+def _lightened(now: State, target: Arrangement) -> Iterator[Line]:
+    """A bridge that goes away gives its ports no VLAN beforehand.
+
+    Else the kernel takes that VLAN off the NIC after the port has ceased to forward, and before its
+    frames are the host's own again: another slow command to the device. A new bridge gives one only
+    afterwards, for the same reason. While nothing is filtered by it, nobody looks at it.
+    """
+    for name in target.absent:
+        link = now.link(name)
+        has = link.bridge if link is not None else None
+        if has is not None and not has.vlan_filtering and has.default_pvid:
+            words = ("link", "set", "dev", name, "type", "bridge", "vlan_default_pvid", "0")
+            yield Line(text=ip_batch.line(*words), link=name)
+
+
 def _enslaved(now: State, target: Arrangement) -> Iterator[Line]:
     for link, has in _present(now, target):
         if link.master is not None and has.master != link.master:
             text = ip_batch.line("link", "set", "dev", link.name, "master", link.master)
             yield Line(text=text, link=link.name, essential=True)
+
+
+def _port_flags(now: State, target: Arrangement) -> Iterator[Line]:
+    for link, text in arrange_ports.flags(now, target):
+        yield Line(text=text, link=link)
+
+
+def _vlans_at_once(now: State, target: Arrangement) -> Iterator[Line]:
+    for link, text in arrange_ports.vlans(now, target, filtering=True):
+        yield Line(text=text, link=link, program="bridge")
+
+
+def _vlans(now: State, target: Arrangement) -> Iterator[Line]:
+    for link, text in arrange_ports.vlans(now, target, filtering=False):
+        yield Line(text=text, link=link, program="bridge")
 
 
 def _released(now: State, target: Arrangement) -> Iterator[Line]:
@@ -341,13 +330,24 @@ def _absent(now: State, target: Arrangement) -> Iterator[Line]:
             yield Line(text=text, link=name, essential=True)
 
 
+def _attributes(now: State, target: Arrangement) -> Iterator[Line]:
+    """What cuts nobody off any more: spanning tree, the default VLAN."""
+    for link in target.links:
+        for text in arrange_bridges.attributes(now.link(link.name), link):
+            yield Line(text=text, link=link.name)
+
+
+def _filtering(now: State, target: Arrangement) -> Iterator[Line]:
+    for link in target.links:
+        for text in arrange_bridges.filtering(now.link(link.name), link):
+            yield Line(text=text, link=link.name)
+
+
 def _finished(now: State, target: Arrangement) -> Iterator[Line]:
-    """What cuts nobody off any more: spanning tree, flags of addresses, links that were down."""
+    """The same: flags of addresses, links that were down."""
     have = {_key(x): x for x in now.addresses}
     names = _names(target)
     for link in target.links:
-        for text in _bridge_attributes(now.link(link.name), link):
-            yield Line(text=text, link=link.name)
         for address in link.addresses:
             if _differs(address, have.get(_key(address))):
                 text = ip_batch.change_address(_with_life(address, now, names))
@@ -363,21 +363,3 @@ def _differs(wanted: Address, has: Address | None) -> bool:
     if _OWN_FLAGS & set(wanted.flags) != _OWN_FLAGS & set(has.flags):
         return True
     return wanted.valid_s is None and has.valid_s is not None
-
-
-def _bridge_attributes(has: Link | None, link: LinkTarget) -> Iterator[str]:
-    """STP goes off before the forward delay changes, and on after it (the kernel's limits)."""
-    want = link.bridge
-    if want is None:
-        return
-    made = BridgeAttributes(stp=False, forward_delay_s=0, vlan_filtering=want.vlan_filtering)
-    old = made if has is None else has.bridge or made
-    words = ("link", "set", "dev", link.name, "type", "bridge")
-    if old.stp and not want.stp:
-        yield ip_batch.line(*words, "stp_state", "0")
-    if old.forward_delay_s != want.forward_delay_s:
-        yield ip_batch.line(*words, "forward_delay", str(round(want.forward_delay_s * _HZ)))
-    if want.stp and not old.stp:
-        yield ip_batch.line(*words, "stp_state", "1")
-    if old.vlan_filtering != want.vlan_filtering:
-        yield ip_batch.line(*words, "vlan_filtering", str(int(want.vlan_filtering)))

@@ -71,7 +71,13 @@ def _addresses(target: Arrangement) -> list[Address]:
 
 def _wanted(now: State, target: Arrangement) -> tuple[Hops, ...]:
     """First the routes to prefixes, in which the gateways of the others have to be."""
-    return (*_missing_prefixes(now, _addresses(target)), *grouped(target.routes))
+    routes = sorted(grouped(target.routes), key=_needs_gateway)
+    return (*_missing_prefixes(now, _addresses(target)), *routes)
+
+
+def _needs_gateway(hops: Hops) -> bool:
+    """Whether another route has to lead to its gateway first; `ip` lists a default route first."""
+    return any(x.gateway is not None and not x.onlink for x in hops)
 
 
 def _new(now: State, wanted: tuple[Hops, ...]) -> list[Hops]:

@@ -38,6 +38,8 @@ class DomainText(Struct, frozen=True, kw_only=True):
     located: Located
     texts: tuple[str, ...]
     """Each NIC's element as it is written, in the file's order."""
+    elements: tuple[Element, ...]
+    """The same with the place of everything in it."""
     nics: tuple[GuestNic, ...]
     """The same NICs understood, as far as choosing needs it."""
 
@@ -104,9 +106,9 @@ def read(data: bytes) -> DomainText:
     """Understand a domain XML. Raises `InvalidInput` or `Refused` (see `locate`)."""
     located = locate(data)
     texts = tuple(_decoded(located, start, end) for start, end in located.nics)
-    return DomainText(
-        located=located, texts=texts, nics=tuple(_nic(markup.parse(text)) for text in texts)
-    )
+    elements = tuple(map(markup.parse, texts))
+    nics = tuple(map(_nic, elements))
+    return DomainText(located=located, texts=texts, elements=elements, nics=nics)
 
 
 def convert(domain: DomainText, edits: Sequence[NicEdit]) -> Converted:
@@ -195,7 +197,7 @@ def _refuse(domain: DomainText, edit: NicEdit) -> None:
 def _converted(domain: DomainText, edit: NicEdit) -> tuple[NicChange, str]:
     """What became of the NIC, and its text now."""
     text, nic = domain.texts[edit.number - 1], domain.nics[edit.number - 1]
-    element = markup.parse(text)
+    element = domain.elements[edit.number - 1]
     moves = not is_on(nic, edit.target)
     new_mac = edit.mac if edit.mac != nic.mac else None
     change = NicChange(

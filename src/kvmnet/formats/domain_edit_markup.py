@@ -91,8 +91,8 @@ def parse(text: str) -> Element:
 
 def _element(opening: re.Match[str], end: int, children: list[Element]) -> Element:
     tag = opening.group()
-    attributes = tuple(_attributes(tag, opening.start()))
     name = _name(tag)
+    attributes = tuple(_attributes(tag, name, opening.start()))
     foreign = ":" not in name and any(x.name == "xmlns" and x.value for x in attributes)
     return Element(
         name=f"xmlns:{name}" if foreign else name,
@@ -110,8 +110,8 @@ def _name(tag: str) -> str:
     return found.group() if found else ""
 
 
-def _attributes(tag: str, offset: int) -> Iterator[Attribute]:
-    for found in _ATTRIBUTE.finditer(tag, 1 + len(_name(tag))):
+def _attributes(tag: str, name: str, offset: int) -> Iterator[Attribute]:
+    for found in _ATTRIBUTE.finditer(tag, 1 + len(name)):
         yield Attribute(
             name=found[1],
             value=_unescape(found[2][1:-1]),
@@ -123,6 +123,8 @@ def _attributes(tag: str, offset: int) -> Iterator[Attribute]:
 
 def _unescape(text: str) -> str:
     """The value as a parser gives it: references resolved, white space as spaces (XML 3.3.3)."""
+    if "&" not in text and text.isprintable():  # as nearly all are; no tab or line break is
+        return text
     plain = re.sub(r"\r\n|[\t\n\r]", " ", text)
     return _REFERENCE.sub(_referred, plain) if "&" in plain else plain
 

@@ -19,6 +19,13 @@ AgentState = Literal["none", "disconnected", "connected"]
 AGENT_CHANNEL = "org.qemu.guest_agent.0"
 
 
+_PARSER = etree.XMLParser(
+    resolve_entities=False, no_network=True, huge_tree=False, load_dtd=False,
+    remove_comments=True, remove_pis=True, encoding="utf-8",
+)  # fmt: skip
+"""Making one costs more than reading a definition with it; lxml lets threads use it in turn."""
+
+
 class ParsedGuest(Struct, frozen=True, kw_only=True):
     """What one domain XML says about networking."""
 
@@ -31,12 +38,8 @@ class ParsedGuest(Struct, frozen=True, kw_only=True):
 
 def parse_root(text: str, tag: str) -> etree._Element:
     """The root element of an XML document, which must be a `tag`. Raises `InvalidInput`."""
-    parser = etree.XMLParser(
-        resolve_entities=False, no_network=True, huge_tree=False, load_dtd=False,
-        remove_comments=True, remove_pis=True, encoding="utf-8",
-    )  # fmt: skip
     try:
-        root = etree.fromstring(text.encode("utf-8"), parser)
+        root = etree.fromstring(text.encode("utf-8"), _PARSER)
     except (etree.XMLSyntaxError, UnicodeEncodeError) as error:
         raise InvalidInput(f"this is not a {tag} XML document", why=str(error)) from None
     if root.getroottree().docinfo.internalDTD is not None:
@@ -102,6 +105,8 @@ def _nic(element: etree._Element) -> GuestNic:
         mtu=_number(_get(child, "mtu", "size")),
         boot_order=_number(_get(child, "boot", "order")),
         filter=_get(child, "filterref", "filter"),
+        filter_ips=_filter_ips(child.get("filterref")),
+        trusts_guest_filters=element.get("trustGuestRxFilters") == "yes",
         virtualport=_get(child, "virtualport", "type"),
         vlans=_vlans(vlan) if vlan is not None else (),
         backend=_get(child, "backend", "type"),
@@ -132,6 +137,12 @@ def _source(kind: str, source: etree._Element | None) -> str | None:
     if kind in {"server", "client", "mcast", "udp"} and port is not None:
         return f"{address or ''}:{port}"
     return None
+
+
+def _filter_ips(element: etree._Element | None) -> tuple[str, ...]:
+    found = element.iterfind("parameter") if element is not None else ()
+    values = (x.get("value") for x in found if x.get("name") == "IP")
+    return tuple(x for x in values if x)
 
 
 def _vlans(element: etree._Element) -> tuple[int, ...]:

@@ -14,6 +14,7 @@ ICMP = 1
 ICMPV6 = 58
 ALL_NODES = Ip("ff02::1")
 ALL_ROUTERS = Ip("ff02::2")
+UNSPECIFIED = Ip("::")
 
 ECHO_REQUEST, ECHO_REPLY = 8, 0
 ECHO_REQUEST6, ECHO_REPLY6 = 128, 129
@@ -47,9 +48,13 @@ class RouterAdvertisement(Struct, frozen=True, kw_only=True):
     """0: it is no default router."""
     managed: bool
     """Addresses come by DHCPv6."""
+    other: bool = False
+    """Other settings come by DHCPv6."""
     mtu: int | None = None
     prefixes: tuple[Cidr, ...] = ()
     """Those for autoconfiguration (flag A)."""
+    dns: tuple[Ip, ...] = ()
+    """DNS servers (RFC 8106)."""
 
 
 def encode_echo(echo: Echo) -> bytes:
@@ -84,8 +89,12 @@ def solicited_node(ip: Ip) -> Ip:
 
 
 def encode_neighbour_solicitation(target: Ip, source: Ip, mac: Mac) -> bytes:
-    """Who has `target`? For the target's solicited-node group (RFC 4861, 4.3)."""
-    body = bytes(4) + IPv6Address(target).packed + b"\x01\x01" + mac_bytes(mac)
+    """Who has `target`? For the target's solicited-node group (RFC 4861, 4.3).
+
+    From `::` it is the question before an address is taken, and may not say who asks.
+    """
+    asker = b"" if source == UNSPECIFIED else b"\x01\x01" + mac_bytes(mac)
+    body = bytes(4) + IPv6Address(target).packed + asker
     return _icmpv6(NEIGHBOUR_SOLICITATION, body, source, solicited_node(target))
 
 
@@ -116,6 +125,7 @@ def decode_router_advertisement(raw: bytes) -> RouterAdvertisement | None:
         return None
     mtu: int | None = None
     prefixes: list[Cidr] = []
+    servers: list[Ip] = []
     at = 16
     while at + 8 <= len(raw) and raw[at + 1]:
         option = raw[at : at + 8 * raw[at + 1]]
@@ -123,12 +133,17 @@ def decode_router_advertisement(raw: bytes) -> RouterAdvertisement | None:
             mtu = int.from_bytes(option[4:8], "big")
         if raw[at] == 3 and len(option) == 32 and option[3] & 0x40 and option[2] <= 128:
             prefixes.append(Cidr(f"{IPv6Address(option[16:32])}/{option[2]}"))
+        if raw[at] == 25:
+            whole = range(8, len(option) - 15, 16)
+            servers += [Ip(str(IPv6Address(option[x : x + 16]))) for x in whole]
         at += len(option)
     return RouterAdvertisement(
         lifetime_s=int.from_bytes(raw[6:8], "big"),
         managed=bool(raw[5] & 0x80),
+        other=bool(raw[5] & 0x40),
         mtu=mtu,
         prefixes=tuple(prefixes),
+        dns=tuple(servers),
     )
 
 

@@ -1,18 +1,20 @@
 """What `ip -json -details` and `bridge -json` print, as model objects.
 
-Facts: iproute2's `ip/ipaddress.c`, `ip/iplink_bridge.c`, `ip/iproute.c`, `ip/ipneigh.c`,
-`bridge/fdb.c`. Numbers of a bridge are in hundredths of a second (USER_HZ) there.
+Facts: iproute2's `ip/ipaddress.c`, `ip/iplink_bridge.c`, `ip/ipneigh.c`, `bridge/fdb.c`.
+Numbers of a bridge are in hundredths of a second (USER_HZ) there. Routes and rules are in
+`iproute_routes`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal, TypeVar
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from kvmnet.errors import InvalidInput
+from kvmnet.formats import port_options
 from kvmnet.model.host import (
     Address,
     BridgeAttributes,
@@ -21,10 +23,8 @@ from kvmnet.model.host import (
     Link,
     Neighbour,
     PortAttributes,
-    Route,
-    Rule,
 )
-from kvmnet.model.values import Cidr, Ip, Mac
+from kvmnet.model.values import Ip, Mac
 
 T = TypeVar("T")
 _FOREVER = 0xFFFFFFFF
@@ -64,67 +64,6 @@ class _Device(Struct):
     addr_info: list[dict[str, Any]] = []
 
 
-class _NextHop(Struct):
-    dev: str | None = None
-    gateway: str | None = None
-    via: dict[str, str] | None = None
-    weight: int | None = None
-    flags: list[str] = []
-
-
-class _Route(Struct):
-    dst: str = ""
-    type: str = "unicast"
-    dev: str | None = None
-    gateway: str | None = None
-    via: dict[str, str] | None = None
-    prefsrc: str | None = None
-    table: str = "main"
-    protocol: str = ""
-    scope: str = ""
-    metric: int = 0
-    tos: str | int | None = None
-    flags: list[str] = []
-    pref: str | None = None
-    expires: int | None = None
-    metrics: list[dict[str, Any]] = []
-    nexthops: list[_NextHop] = []
-    nhid: int | None = None
-    encap: str | None = None
-    sender: str | None = msgspec.field(name="from", default=None)
-
-
-class _Rule(Struct):
-    priority: int = 0
-    table: str | None = None
-    action: str | None = None
-    src: str = "all"
-    srclen: int | None = None
-    dst: str = "all"
-    dstlen: int | None = None
-    iif: str | None = None
-    oif: str | None = None
-    fwmark: str | None = None
-    fwmask: str | None = None
-    protocol: str = ""
-    inverted: UnsetType | None = msgspec.field(name="not", default=UNSET)
-    l3mdev: UnsetType | None = UNSET
-    tos: str | None = None
-    ipproto: str | None = None
-    tun_id: int | str | None = None
-    sport: int | None = None
-    sport_start: int | None = None
-    sport_end: int | None = None
-    dport: int | None = None
-    dport_start: int | None = None
-    dport_end: int | None = None
-    uid_start: int | None = None
-    uid_end: int | None = None
-    suppress_prefixlen: int | None = None
-    suppress_ifgrp: str | None = None
-    goto: str | int | None = None
-
-
 class _Neighbour(Struct):
     dst: str
     dev: str = ""
@@ -144,8 +83,11 @@ class _FdbEntry(Struct):
     updated: int | None = None
 
 
-def _decode(text: str, kind: type[list[T]], source: str) -> list[T]:
-    """`text` as a list of that type; a tool that has nothing to say prints nothing at all."""
+def decode(text: str, kind: type[list[T]], source: str) -> list[T]:
+    """`text` as a list of that type; a tool that has nothing to say prints nothing at all.
+
+    Raises `InvalidInput`.
+    """
     if not text.strip():
         return []
     try:
@@ -169,22 +111,14 @@ def _family(address: str) -> Family:
     return 6 if ":" in address else 4
 
 
-def _prefix(text: str, family: Family) -> Cidr:
-    if text in {"default", "all", ""}:
-        return Cidr("::/0" if family == 6 else "0.0.0.0/0")
-    if "/" in text:
-        return Cidr(text)
-    return Cidr(f"{text}/{128 if family == 6 else 32}")
-
-
 def parse_links(text: str) -> tuple[Link, ...]:
     """Links of `ip -json -details addr show` (or `link show`)."""
-    return tuple(_link(x) for x in _decode(text, list[_Device], "ip addr") if x.ifname)
+    return tuple(_link(x) for x in decode(text, list[_Device], "ip addr") if x.ifname)
 
 
 def parse_addresses(text: str) -> tuple[Address, ...]:
     """Addresses of `ip -json -details addr show`."""
-    devices = _decode(text, list[_Device], "ip addr")
+    devices = decode(text, list[_Device], "ip addr")
     return tuple(_address(x.ifname, raw) for x in devices for raw in x.addr_info if "local" in raw)
 
 
@@ -237,6 +171,7 @@ def _bridge(data: Mapping[str, Any]) -> BridgeAttributes:
         stp=bool(_int(data, "stp_state", 0)),
         forward_delay_s=(_int(data, "forward_delay", 0) or 0) / _HZ,
         vlan_filtering=bool(_int(data, "vlan_filtering", 0)),
+        default_pvid=_int(data, "vlan_default_pvid", 1) or 0,
         multicast_snooping=bool(_int(data, "mcast_snooping", 1)),
         multicast_querier=bool(_int(data, "mcast_querier", 0)),
         ageing_s=(_int(data, "ageing_time", 30000) or 0) / _HZ,
@@ -253,6 +188,8 @@ def _port(data: Mapping[str, Any]) -> PortAttributes:
         flood=bool(data.get("flood", True)),
         isolated=bool(data.get("isolated", False)),
         hairpin=bool(data.get("hairpin", False)),
+        cost=_int(data, "cost", None),
+        options=port_options.parse(data),
     )
 
 
@@ -292,91 +229,9 @@ def _lifetime(raw: Mapping[str, Any], key: str) -> int | None:
     return None if value in (None, _FOREVER) else value
 
 
-def parse_routes(text: str, family: Family) -> tuple[Route, ...]:
-    """Routes of `ip -json -details -4|-6 route show table all`; one for each next hop."""
-    raw = _decode(text, list[_Route], "ip route")
-    return tuple(route for x in raw for route in _routes(x, family))
-
-
-def _routes(raw: _Route, family: Family) -> Iterable[Route]:
-    one = _NextHop(dev=raw.dev, gateway=raw.gateway, via=raw.via, flags=raw.flags)
-    for hop in raw.nexthops or [one]:
-        gateway = hop.gateway or (hop.via or {}).get("host")
-        yield Route(
-            family=family,
-            destination=_prefix(raw.dst, family),
-            table=raw.table,
-            link=hop.dev,
-            gateway=Ip(gateway) if gateway else None,
-            source=Ip(raw.prefsrc) if raw.prefsrc else None,
-            protocol=raw.protocol,
-            metric=raw.metric,
-            scope=raw.scope,
-            type=raw.type,
-            tos=str(raw.tos) if raw.tos else None,
-            weight=(hop.weight or 1) if raw.nexthops else None,
-            onlink="onlink" in hop.flags,
-            preference=raw.pref,
-            expires_s=raw.expires,
-            metrics=tuple(str(x) for pairs in raw.metrics for pair in pairs.items() for x in pair),
-            opaque=raw.nhid is not None or bool(raw.encap or raw.sender),
-        )
-
-
-def parse_rules(text: str, family: Family) -> tuple[Rule, ...]:
-    """Rules of `ip -json -details -4|-6 rule show`."""
-    return tuple(
-        Rule(
-            family=family,
-            priority=x.priority,
-            table=x.table or "",
-            action=x.action or "lookup",
-            source=_selector(x.src, x.srclen),
-            destination=_selector(x.dst, x.dstlen),
-            iif=x.iif,
-            oif=x.oif,
-            fwmark=f"{x.fwmark}/{x.fwmask}" if x.fwmark and x.fwmask else x.fwmark,
-            protocol=x.protocol,
-            inverted=x.inverted is None,
-            options=tuple(_rule_options(x)),
-        )
-        for x in _decode(text, list[_Rule], "ip rule")
-    )
-
-
-def _rule_options(raw: _Rule) -> Iterable[str]:
-    """What a rule has beside its usual parts, in the words of ip-rule(8)."""
-    if raw.l3mdev is None:
-        yield "l3mdev"
-    pairs: tuple[tuple[str, object], ...] = (
-        ("tos", raw.tos),
-        ("ipproto", raw.ipproto),
-        ("tun_id", raw.tun_id),
-        ("sport", _range(raw.sport, raw.sport_start, raw.sport_end)),
-        ("dport", _range(raw.dport, raw.dport_start, raw.dport_end)),
-        ("uidrange", _range(None, raw.uid_start, raw.uid_end)),
-        ("suppress_prefixlength", raw.suppress_prefixlen),
-        ("suppress_ifgroup", raw.suppress_ifgrp),
-        ("goto", raw.goto),
-    )
-    for word, value in pairs:
-        if value is not None:
-            yield from (word, str(value))
-
-
-def _range(one: int | None, start: int | None, end: int | None) -> str | None:
-    if one is not None:
-        return str(one)
-    return None if start is None else f"{start}-{end}"
-
-
-def _selector(address: str, length: int | None) -> str:
-    return address if length is None else f"{address}/{length}"
-
-
 def parse_neighbours(text: str) -> tuple[Neighbour, ...]:
     """Entries of `ip -json -statistics neigh show` (both families), or of `… show proxy`."""
-    return tuple(_neighbour(x) for x in _decode(text, list[_Neighbour], "ip neigh"))
+    return tuple(_neighbour(x) for x in decode(text, list[_Neighbour], "ip neigh"))
 
 
 def _neighbour(raw: _Neighbour) -> Neighbour:
@@ -397,7 +252,7 @@ def parse_forwarding(text: str) -> tuple[ForwardingEntry, ...]:
     """Unicast entries of `bridge -json -statistics -details fdb show`."""
     return tuple(
         _forwarding(x)
-        for x in _decode(text, list[_FdbEntry], "bridge fdb")
+        for x in decode(text, list[_FdbEntry], "bridge fdb")
         if mac_or_none(x.mac) and not int(x.mac[1], 16) & 1
     )
 

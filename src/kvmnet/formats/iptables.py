@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator
 from typing import Literal
 
 from kvmnet.errors import InvalidInput
+from kvmnet.formats import iptables_words
 from kvmnet.model.host import FirewallChain, FirewallRule
 
 _HOOKS = {"PREROUTING": "prerouting", "INPUT": "input", "FORWARD": "forward", "OUTPUT": "output",
@@ -18,10 +18,6 @@ _HOOKS = {"PREROUTING": "prerouting", "INPUT": "input", "FORWARD": "forward", "O
 _PRIORITIES = {"raw": -300, "mangle": -150, "filter": 0, "security": 50}
 _CHAIN = re.compile(r":(\S+) (\S+)")
 _RULE = re.compile(r"(?:\[(\d+):\d+\] )?(-A (\S+).*)")
-_FIELDS = {"-i": "iif", "-o": "oif", "-p": "protocol", "-s": "source", "-d": "destination"}
-_FINAL = {"ACCEPT", "DROP", "REJECT", "RETURN"}
-_HARMLESS = {"tcp", "udp", "comment", "conntrack", "state", "multiport"}
-"""Matches that say nothing themselves, only by their options."""
 
 
 def parse(
@@ -79,12 +75,13 @@ def _rule(text: str, packets: str | None, chains: frozenset[str]) -> FirewallRul
         words = iter(shlex.split(text)[2:])
     except ValueError as error:
         raise InvalidInput("a rule of iptables-save is not understood", why=str(error)) from None
-    rule = _Rule()
+    rule = iptables_words.RuleWords()
     rule.read(words, chains)
     return FirewallRule(
         text=text,
         verdict=rule.verdict,
         target=rule.target,
+        to=rule.to,
         iif=rule.fields.get("iif"),
         oif=rule.fields.get("oif"),
         protocol=rule.fields.get("protocol"),
@@ -92,58 +89,8 @@ def _rule(text: str, packets: str | None, chains: frozenset[str]) -> FirewallRul
         source=rule.fields.get("source"),
         destination=rule.fields.get("destination"),
         ct_states=rule.ct_states,
+        more=tuple(rule.more),
         opaque=rule.opaque,
         comment=rule.comment,
         packets=int(packets) if packets is not None else None,
     )
-
-
-class _Rule:
-    """One rule while its words are read, one after the other."""
-
-    def __init__(self) -> None:
-        self.fields: dict[str, str] = {}
-        self.dports: tuple[str, ...] = ()
-        self.ct_states: tuple[str, ...] = ()
-        self.verdict = "continue"
-        self.target: str | None = None
-        self.comment: str | None = None
-        self.opaque = False
-
-    def read(self, words: Iterator[str], chains: frozenset[str]) -> None:
-        negated = False
-        for word in words:
-            if word == "!":
-                negated = True
-                continue
-            if word in {"-j", "-g"}:
-                self.jump(word, next(words, ""), chains)
-                return  # what follows are the target's own options
-            self.condition(word, words, negated)
-            negated = False
-
-    def jump(self, word: str, target: str, chains: frozenset[str]) -> None:
-        if word == "-g":
-            self.verdict, self.target = "goto", target
-        elif target in _FINAL or target not in chains:
-            self.verdict = target.lower()
-        else:
-            self.verdict, self.target = "jump", target
-
-    def condition(self, word: str, words: Iterator[str], negated: bool) -> None:
-        if word == "-m":
-            self.opaque |= next(words, "") not in _HARMLESS
-        elif word == "--comment":
-            self.comment = next(words, "")
-        elif word in _FIELDS:
-            value = next(words, "")
-            if word == "-p" and negated:
-                self.opaque = True
-            else:
-                self.fields[_FIELDS[word]] = f"!{value}" if negated else value
-        elif word in {"--dport", "--dports"} and not negated:
-            self.dports = tuple(x.replace(":", "-") for x in next(words, "").split(","))
-        elif word in {"--ctstate", "--state"} and not negated:
-            self.ct_states = tuple(x.lower() for x in next(words, "").split(","))
-        elif word.startswith("-"):
-            self.opaque = True

@@ -18,8 +18,8 @@ from kvmnet.formats.ip_batch import line
 PROTOCOL = "159"
 """Marks the routes (rtnetlink(7), rtm_protocol): nobody's in iproute2's rt_protos. NetworkManager
 leaves routes alone that some routing daemon made."""
-_METRIC = 4_000_000
-"""So high that the routes count only while there are no others."""
+_LAST = 4_000_000
+"""A metric so high that routes count only while there are no others."""
 
 
 class _Address(Struct, frozen=True):
@@ -30,7 +30,6 @@ class _Address(Struct, frozen=True):
 
 
 class _Link(Struct, frozen=True):
-    ifname: str = ""
     addr_info: tuple[_Address, ...] = ()
 
 
@@ -39,6 +38,7 @@ class _Route(Struct, frozen=True):
     gateway: str | None = None
     prefsrc: str | None = None
     type: str = "unicast"
+    metric: int = 0
 
 
 def addresses(shown: str) -> tuple[str, ...]:
@@ -69,35 +69,31 @@ def routes(shown: str, link: str, version: int) -> tuple[str, ...]:
 
     Those that are there already fail, and nobody hears of it.
     """
+    return _routes(shown, link, version, before=False)
+
+
+def routes_before(shown: str, link: str, version: int) -> tuple[str, ...]:
+    """The same, each counting just before the one that it is made after: whatever else comes before
+    that still does. Where that can't be, it comes last.
+    """
+    return _routes(shown, link, version, before=True)
+
+
+def _routes(shown: str, link: str, version: int, *, before: bool) -> tuple[str, ...]:
     lines = []
     everywhere = {4: "0.0.0.0/0", 6: "::/0"}[version]
     for number, route in enumerate(msgspec.json.decode(shown or "[]", type=tuple[_Route, ...])):
         if route.type != "unicast" or not route.dst or route.dst.startswith(("fe80", "ff00")):
             continue
         to = everywhere if route.dst == "default" else route.dst
+        metric = route.metric - 1 if before and route.metric > 1 else _LAST + number
         words = ["route", "add", to]
         words += ["via", route.gateway] if route.gateway else []
-        words += ["dev", link, "proto", PROTOCOL, "metric", str(_METRIC + number)]
+        words += ["dev", link, "proto", PROTOCOL, "metric", str(metric)]
         words += ["src", route.prefsrc] if route.prefsrc else []
         words += ["onlink"] if route.gateway else []
         lines.append(line(*words))
     return tuple(lines)
-
-
-def forgotten(all_links: str, marked: str) -> tuple[str, ...]:
-    """Lines that take back what a process that was killed had lent, and nothing else of `lo`.
-
-    Those are addresses of `lo` that another link has too, or that a marked route names as its
-    source: by what `ip -j address show` and `ip -j route show proto` print.
-    """
-    rows = msgspec.json.decode(all_links or "[]", type=tuple[_Link, ...])
-    sources = {x.prefsrc for x in msgspec.json.decode(marked or "[]", type=tuple[_Route, ...])}
-    others = {x.local for row in rows if row.ifname != "lo" for x in row.addr_info}
-    return tuple(
-        line("address", "delete", f"{x.local}/{x.prefixlen}", "dev", "lo")
-        for row in rows if row.ifname == "lo"
-        for x in row.addr_info if x.scope == "global" and x.local in sources | others
-    )  # fmt: skip
 
 
 def back(names: tuple[str, ...]) -> tuple[str, ...]:

@@ -47,9 +47,18 @@ def moving(body: dict[str, Any], device: str) -> tuple[str, ...]:
             )
     passed = body.get("networkmanager") or {}
     through = passed.get("passthrough") or {}
+    if passed.get("uuid"):
+        raise Refused(
+            f"netplan's definition of {device} is one that NetworkManager has written",
+            why="it writes it anew with each change of its profile "
+            f"{passed.get('name') or passed['uuid']}",
+            hint="give the NIC a definition of your own in /etc/netplan first (renderer: "
+            "NetworkManager, its addresses), and remove NetworkManager's: nmcli connection delete",
+        )
     if any(str(x).split(".")[0] in ("ipv4", "ipv6") for x in through):
         raise Refused(
             f"netplan's definition of {device} has addresses for NetworkManager only",
             why="networkmanager: passthrough: ipv4 or ipv6",
+            hint="write them in netplan's own keys, or use --no-persist",
         )
     return tuple(x for x in body if x in ADDRESSING)

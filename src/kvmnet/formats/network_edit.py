@@ -17,6 +17,11 @@ def edit(text: str, change: NetworkEdit) -> str:
     root = parse_root(text, "network")
     if change.bridge is not None:
         _child(root, "bridge").set("name", change.bridge)
+    if change.stp is not None:
+        bridge = _child(root, "bridge")
+        bridge.set("stp", "on" if change.stp else "off")
+        if not change.stp:
+            bridge.set("delay", "0")
     if change.subnet is not None:
         _move(_first_v4(root), change.subnet)
     if change.dhcp_range is not None:

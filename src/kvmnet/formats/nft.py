@@ -14,6 +14,8 @@ from typing import Any, Literal
 import msgspec
 
 from kvmnet.errors import InvalidInput
+from kvmnet.formats import nft_values
+from kvmnet.model.firewall import FirewallBranch, FirewallMatch
 from kvmnet.model.host import FirewallChain, FirewallRule
 
 RuleKey = tuple[str, str, int]
@@ -22,8 +24,7 @@ RuleKey = tuple[str, str, int]
 _TABLE = re.compile(r"table (\S+) (\S+) \{")
 _RULE = re.compile(r"\t+(.*) # handle (\d+)$")
 _TERMINAL = {"accept", "drop", "reject", "return", "continue", "queue", "masquerade", "snat",
-             "dnat", "redirect", "tproxy", "vmap"}  # fmt: skip
-_PROTOCOL_FIELDS = {("ip", "protocol"), ("ip6", "nexthdr")}
+             "dnat", "redirect", "synproxy"}  # fmt: skip
 _CONDITIONS = {"limit", "quota", "ct count", "meter", "connlimit"}
 
 
@@ -67,7 +68,7 @@ def _chain(raw: Mapping[str, Any], rules: tuple[FirewallRule, ...]) -> FirewallC
     policy: Literal["accept", "drop"] | None = None
     if raw.get("hook"):
         policy = "drop" if raw.get("policy") == "drop" else "accept"
-    priority = raw.get("prio")
+    priority, devices = raw.get("prio"), raw.get("dev") or ()
     return FirewallChain(
         backend="nft",
         family=raw["family"],
@@ -77,6 +78,7 @@ def _chain(raw: Mapping[str, Any], rules: tuple[FirewallRule, ...]) -> FirewallC
         priority=priority if isinstance(priority, int) else None,
         policy=policy,
         type=raw.get("type"),
+        devices=(devices,) if isinstance(devices, str) else tuple(devices),
         rules=rules,
     )
 
@@ -89,16 +91,18 @@ class _Rule:
         self.fields: dict[str, str] = {}
         self.dports: tuple[str, ...] = ()
         self.ct_states: tuple[str, ...] = ()
+        self.more: list[FirewallMatch] = []
+        self.branch_keys: tuple[str, ...] = ()
+        self.branches: tuple[FirewallBranch, ...] = ()
+        self.branch_set: str | None = None
         self.verdict = "continue"
         self.target: str | None = None
+        self.to: str | None = None
         self.packets: int | None = None
         self.opaque = False
         for expression in raw.get("expr", ()):
             for name, value in expression.items():
                 self.read(name, value)
-        # In a table for both families `ip protocol` also says "IPv4 only".
-        if raw["family"] == "inet" and "one family" in self.fields:
-            self.opaque |= "source" not in self.fields and "destination" not in self.fields
 
     def build(self, texts: Mapping[RuleKey, str]) -> FirewallRule:
         raw, handle = self.raw, self.raw.get("handle")
@@ -108,6 +112,7 @@ class _Rule:
             text=spoken,
             verdict=self.verdict,
             target=self.target,
+            to=self.to,
             iif=self.fields.get("iif"),
             oif=self.fields.get("oif"),
             protocol=self.fields.get("protocol"),
@@ -115,6 +120,10 @@ class _Rule:
             source=self.fields.get("source"),
             destination=self.fields.get("destination"),
             ct_states=self.ct_states,
+            more=tuple(dict.fromkeys(self.more)),
+            branch_keys=self.branch_keys,
+            branches=self.branches,
+            branch_set=self.branch_set,
             opaque=self.opaque,
             handle=handle,
             comment=raw.get("comment"),
@@ -130,9 +139,11 @@ class _Rule:
             self.packets = value.get("packets") if isinstance(value, dict) else None
         elif name == "xt":
             self.extension(value)
+        elif name == "vmap":
+            self.verdict_map(value)
         elif name in _TERMINAL:
             self.verdict = name
-            self.opaque |= name == "vmap"
+            self.to = nft_values.new_destination(value) if name == "dnat" else None
         elif name in _CONDITIONS:
             self.opaque = True
         # Everything else (log, mangle, notrack, set …) does something and goes on.
@@ -144,80 +155,67 @@ class _Rule:
         elif not isinstance(value, dict) or value.get("name") != "comment":
             self.opaque = True
 
+    def verdict_map(self, value: Mapping[str, Any]) -> None:
+        self.verdict = "vmap"
+        keys = nft_values.keys(value.get("key"), self.requires)
+        data = value.get("data")
+        if keys is None:
+            self.opaque = True
+            # Where it leads is known all the same: to any of these, or on.
+            keys = ("unknown",)
+        self.branch_keys = keys
+        if isinstance(data, str):
+            self.branch_set = data.removeprefix("@")
+        else:
+            self.branches = nft_values.branches(nft_values.items(data))
+
     def match(self, value: Mapping[str, Any]) -> None:
-        left, right, operator = value.get("left"), value.get("right"), value.get("op")
-        key, detail = _left(left)
+        operator, right = value.get("op"), value.get("right")
+        keys = nft_values.keys(value.get("left"), self.requires)
+        if keys is None or operator not in {"==", "!=", "in"}:
+            self.opaque = True
+            return
         negated = operator == "!="
-        if operator not in {"==", "!=", "in"}:
+        if isinstance(right, str) and right.startswith("@"):
+            self.more.append(FirewallMatch(keys=keys, set_name=right[1:], negated=negated))
+            return
+        values = nft_values.elements(right)
+        if keys == ("reverse_path",):
+            values = ("exists" if right else "missing",) if isinstance(right, bool) else None
+        if not values:
             self.opaque = True
-        elif key == "meta" and detail in {"iifname", "iif", "oifname", "oif"}:
-            self.put("iif" if detail.startswith("i") else "oif", _one(right), negated)
-        elif (key == "meta" and detail == "l4proto") or (key, detail) in _PROTOCOL_FIELDS:
-            self.put("protocol", _one(right), negated, plain=True)
-            if key != "meta":
-                self.fields["one family"] = key
-        elif detail == "dport" and not negated and (ports := _ports(right)):
-            if key in {"tcp", "udp", "sctp", "dccp"}:
-                self.put("protocol", key, False)
-            self.dports = ports
-        elif key in {"ip", "ip6"} and detail in {"saddr", "daddr"}:
-            self.put("source" if detail == "saddr" else "destination", _prefix(right), negated)
-        elif key == "ct" and detail == "state" and not negated:
-            self.ct_states = _words(right)
-            self.opaque |= not self.ct_states
+        elif not self.put(keys, values, negated=negated):
+            self.more.append(FirewallMatch(keys=keys, values=values, negated=negated))
+
+    def requires(self, key: str, value: str) -> None:
+        """What an expression says beside itself: `tcp dport` that it is TCP."""
+        match = FirewallMatch(keys=(key,), values=(value,))
+        known = self.fields.get(key) == value if key == "protocol" else False
+        one_family = key == "nfproto" and self.raw["family"] in {"ip", "ip6"}
+        if known or one_family:
+            return
+        if key == "protocol" and "protocol" not in self.fields:
+            self.fields["protocol"] = value
         else:
-            self.opaque = True
+            self.more.append(match)
 
-    def put(self, field: str, text: str | None, negated: bool, *, plain: bool = False) -> None:
-        """Note a condition, unless it is none that a rule of the model can say."""
-        if text is None or (negated and plain) or self.fields.get(field, text) != text:
-            self.opaque = True
-        else:
-            self.fields[field] = f"!{text}" if negated else text
-
-
-def _left(left: Any) -> tuple[str, str]:
-    if isinstance(left, dict) and len(left) == 1:
-        ((kind, data),) = left.items()
-        if isinstance(data, dict):
-            if kind == "payload":
-                return str(data.get("protocol")), str(data.get("field"))
-            return str(kind), str(data.get("key"))
-    return "", ""
-
-
-def _items(right: Any) -> list[Any]:
-    if isinstance(right, dict) and isinstance(right.get("set"), list):
-        return list(right["set"])
-    return list(right) if isinstance(right, list) else [right]
+    def put(self, keys: tuple[str, ...], values: tuple[str, ...], *, negated: bool) -> bool:
+        """Note a condition in the field of its own that it may have; whether there is one."""
+        key = keys[0]
+        if len(keys) > 1:
+            return False
+        if key == "dport" and not negated and not self.dports:
+            self.dports = values
+            return True
+        if key == "ct_state" and not negated and not self.ct_states:
+            self.ct_states = values
+            return True
+        plain = len(values) == 1 and not (negated and key == "protocol")
+        text = f"!{values[0]}" if negated else values[0]
+        if not plain or self.fields.get(key, text) != text or key not in _FIELDS:
+            return False
+        self.fields[key] = text
+        return True
 
 
-def _one(right: Any) -> str | None:
-    items = _items(right)
-    plain = len(items) == 1 and isinstance(items[0], str | int) and not isinstance(items[0], bool)
-    return str(items[0]) if plain and not str(items[0]).startswith("@") else None
-
-
-def _words(right: Any) -> tuple[str, ...]:
-    items = _items(right)
-    return tuple(items) if all(isinstance(x, str) for x in items) else ()
-
-
-def _ports(right: Any) -> tuple[str, ...]:
-    """Ports and ranges; empty where they are in a named set or a map."""
-    found: list[str] = []
-    for item in _items(right):
-        bounds = item.get("range") if isinstance(item, dict) else None
-        if isinstance(item, int):
-            found.append(str(item))
-        elif isinstance(bounds, list) and len(bounds) == 2:
-            found.append(f"{bounds[0]}-{bounds[1]}")
-        else:
-            return ()
-    return tuple(found)
-
-
-def _prefix(right: Any) -> str | None:
-    if isinstance(right, dict) and isinstance(right.get("prefix"), dict):
-        return f"{right['prefix'].get('addr')}/{right['prefix'].get('len')}"
-    return _one(right)
+_FIELDS = frozenset({"iif", "oif", "protocol", "source", "destination"})

@@ -1,4 +1,4 @@
-"""What `iw` and `ethtool` print of one NIC. Facts: iw's `info.c`, ethtool's `features.c`."""
+"""What `iw` prints of one NIC. Facts: iw's `info.c`."""
 
 from __future__ import annotations
 
@@ -22,12 +22,3 @@ def parse_wireless(text: str) -> Wireless:
 def _pair(line: str) -> tuple[str, str]:
     name, _, value = line.strip().partition(" ")
     return name, value
-
-
-def parse_lro(text: str) -> bool | None:
-    """Whether large receive offload is on, from `ethtool -k NAME`; None: it does not say."""
-    for line in text.splitlines():
-        name, _, value = line.partition(":")
-        if name == "large-receive-offload":
-            return value.split()[:1] == ["on"]
-    return None

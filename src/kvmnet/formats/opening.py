@@ -30,6 +30,8 @@ def nft_rule(opening: Opening) -> tuple[str, ...]:
         words += ["iifname", f'"{opening.iif}"']
     if opening.oif is not None:
         words += ["oifname", f'"{opening.oif}"']
+    if opening.destination is not None:
+        words += ["ip6" if ":" in opening.destination else "ip", "daddr", opening.destination]
     if opening.established:
         words += ["ct", "state", "established,related"]
     if opening.protocol is not None and opening.dport is not None:
@@ -47,6 +49,8 @@ def iptables_rule(opening: Opening) -> tuple[str, ...]:
         words += ["-i", opening.iif]
     if opening.oif is not None:
         words += ["-o", opening.oif]
+    if opening.destination is not None:
+        words += ["-d", opening.destination]
     if opening.protocol is not None:
         words += ["-p", opening.protocol]
     if opening.dport is not None:

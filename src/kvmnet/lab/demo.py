@@ -2,7 +2,8 @@
 
 First what Ubuntu's page on it promises of libvirt's NAT network ("usermode networking"): a guest
 gets out, it reaches its host, nothing needs to be configured, and the LAN does not reach it. Then
-what it says of bridged networking: the same guest, while it runs, becomes a computer on the LAN.
+what it says of bridged networking: the same guest, while it runs, becomes a computer on the LAN. In
+between something breaks, is named, and mended.
 """
 
 from __future__ import annotations
@@ -15,11 +16,13 @@ from typing import Protocol
 from kvmnet.adapters.run import Completed
 from kvmnet.errors import Failed
 from kvmnet.lab import topology as t
+from kvmnet.lab.faults import breaking
 from kvmnet.lab.guest import LabGuest
 from kvmnet.lab.lab import Lab
 
 LAB = "demo"
 GUEST = "web"
+FAULT = "docker-forward-drop"
 SUBNET = ipaddress.ip_network("192.168.122.0/24")
 GATEWAY = "192.168.122.1"
 
@@ -60,6 +63,7 @@ def tell(stage: Stage) -> None:
         story.network()
         story.guest_boots()
         story.internet()
+        story.trouble()
         story.ssh()
         story.peer()
         story.bridge()
@@ -114,6 +118,29 @@ class _Story:
             "The name was resolved by the host's dnsmasq, the packets went out with the host's "
             "address. Nothing had to be configured in the guest."
         )
+
+    def trouble(self) -> None:
+        self.stage.chapter("Something breaks, and is found")
+        self.stage.tell(
+            f"Somebody installs Docker on the host: {breaking.find(FAULT).seen}. (Its rules are "
+            "written as Docker writes them; Docker itself is not needed.)"
+        )
+        breaking.break_(self.lab, FAULT, self.stage.progress)
+        url = f"http://{t.WEB_NAME}/"
+        lost = self._in_guest("timeout", "4", "wget", "-q", "-O-", url, accept=range(256))
+        self._expect(lost.status != 0, "the guest reached the internet past Docker's rules")
+        self.stage.tell(
+            "The doctor looks at everything, tries it with a stand-in guest, and names the cause:"
+        )
+        found = self._kvmnet("doctor", accept=(1,))
+        self._expect("docker-forward-drop" in found.stdout, "the doctor did not name the cause")
+        self.stage.tell("And here is one real packet, followed to the rule that drops it:")
+        self._kvmnet("trace", "network:default", f"{t.WEB_IP}:80", accept=(1,))
+        self.stage.tell("The doctor mends it, and looks whether that has helped:")
+        self._kvmnet("doctor", "--fix", "--yes")
+        page = self._in_guest("wget", "-q", "-O-", url)
+        self._expect(page.stdout.strip() == t.WEB_PAGE, "the page did not load after the mending")
+        breaking.mend(self.lab, FAULT)
 
     def ssh(self) -> None:
         self.stage.chapter(f"The host is {GATEWAY} to its guests: ssh and scp work")
@@ -198,9 +225,9 @@ class _Story:
         self.stage.command(t.HOST, ("kvmnet", *words))
         return self._shown(self.lab.kvmnet(*words, timeout=120, accept=accept))
 
-    def _in_guest(self, *words: str) -> Completed:
+    def _in_guest(self, *words: str, accept: Sequence[int] = (0,)) -> Completed:
         self.stage.command(f"guest {GUEST}", words)
-        return self._shown(self.guest.run(words, timeout=60))
+        return self._shown(self.guest.run(words, timeout=60, accept=accept))
 
     def _shown(self, done: Completed) -> Completed:
         if done.stdout.strip():
@@ -219,6 +246,7 @@ GOING_ON: tuple[tuple[str, str], ...] = (
     ("kvmnet --lab status", "what there is"),
     ("kvmnet --lab bridge create br0 --port eth1", "a bridge on its LAN"),
     ("kvmnet --lab guest move NAME --to bridge:br0", "the guest on it, while it runs"),
+    ("kvmnet lab break --list", "faults to put into it, and to find"),
     ("kvmnet lab down", "the end of it"),
     ("kvmnet up", "the real thing: a working NAT network on this machine"),
 )

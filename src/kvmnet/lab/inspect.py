@@ -8,8 +8,9 @@ import os
 from pathlib import Path
 
 from kvmnet.adapters.files import read_optional
-from kvmnet.adapters.libvirt_read import Kind, read
+from kvmnet.adapters.libvirt_read import read
 from kvmnet.adapters.run import run
+from kvmnet.adapters.virt_read import Kind
 from kvmnet.errors import CommandFailed
 from kvmnet.lab import topology
 from kvmnet.lab.record import Record

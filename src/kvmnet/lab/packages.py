@@ -12,12 +12,14 @@ from kvmnet.adapters.run import run
 from kvmnet.errors import CommandFailed, Unavailable
 
 DOWNLOAD_TIMEOUT_S = 600.0
+APT_S = 60.0
+"""Without a cache of its own, apt reads all of its lists each time."""
 
 
 def dependencies(package: str) -> tuple[str, ...]:
     """The packages that `package` depends on, by apt's lists; empty if it does not exist."""
     try:
-        text = run(["apt-cache", "depends", package]).stdout
+        text = run(["apt-cache", "depends", package], timeout=APT_S).stdout
     except CommandFailed:
         return ()
     lines = (line.strip() for line in text.splitlines())

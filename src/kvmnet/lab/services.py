@@ -19,7 +19,7 @@ _DNSMASQ_CONF = f"""\
 no-resolv
 no-hosts
 no-ping
-bind-interfaces
+bind-dynamic
 interface={t.LAN_BRIDGE}
 except-interface=lo
 dhcp-authoritative

@@ -9,7 +9,16 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from kvmnet.model.host import Address, BridgeAttributes, Neighbour, Route, Rule, Sysctl
+from kvmnet.model.host import (
+    Address,
+    BridgeAttributes,
+    Neighbour,
+    PortAttributes,
+    Route,
+    Rule,
+    Sysctl,
+)
+from kvmnet.model.setup import PortVlans
 from kvmnet.model.values import Mac
 
 
@@ -28,6 +37,10 @@ class LinkTarget(Struct, frozen=True, kw_only=True):
     allmulti: bool = False
     """The same, for multicast frames only."""
     master: str | None = None
+    port: PortAttributes | None = None
+    """As a port of that bridge; None: whatever it has. `state` is the kernel's own business."""
+    vlans: PortVlans | None = None
+    """Of a port, or a bridge's own; None: whatever it has."""
     addresses: tuple[Address, ...] = ()
     """All that it is to have. Lifetimes are those of the moment the arrangement was made; one that
     is still on any link of the arrangement goes over with the lifetime it has by then."""

@@ -16,6 +16,8 @@ class NetworkEdit(Struct, frozen=True, kw_only=True):
     bridge: str | None = None
     dhcp_range: DhcpRange | None = None
     """One more range that DHCP gives out."""
+    stp: bool | None = None
+    """Spanning tree of its bridge; False: off, and without a delay if it comes on again."""
 
     def __str__(self) -> str:
         parts = []
@@ -25,4 +27,6 @@ class NetworkEdit(Struct, frozen=True, kw_only=True):
             parts.append(f"bridge {self.bridge}")
         if self.dhcp_range is not None:
             parts.append(f"dynamic addresses {self.dhcp_range.start} to {self.dhcp_range.end}")
+        if self.stp is not None:
+            parts.append(f"spanning tree {'on' if self.stp else 'off'}")
         return ", ".join(parts)

@@ -6,6 +6,7 @@ from typing import Literal
 
 from msgspec import Struct
 
+from kvmnet.model.firewall import FirewallBranch, FirewallMatch, FirewallSet
 from kvmnet.model.values import Cidr, Ip, Mac
 
 Family = Literal[4, 6]
@@ -18,6 +19,8 @@ class BridgeAttributes(Struct, frozen=True, kw_only=True):
     forward_delay_s: float
     """Seconds in each of listening and learning before a new port forwards, if STP is on."""
     vlan_filtering: bool = False
+    default_pvid: int = 1
+    """The VLAN that a new port's untagged frames belong to, with VLAN filtering; 0: none."""
     multicast_snooping: bool = True
     multicast_querier: bool = False
     ageing_s: float = 300.0
@@ -34,6 +37,11 @@ class PortAttributes(Struct, frozen=True, kw_only=True):
     flood: bool = True
     isolated: bool = False
     hairpin: bool = False
+    cost: int | None = None
+    """Of spanning tree; the kernel takes it from the NIC's speed where nobody has set it."""
+    options: tuple[str, ...] = ()
+    """What else is not as a new port has it, as ip-link(8) takes it: `guard`, `on`, `priority`,
+    `16`."""
 
 
 class Link(Struct, frozen=True, kw_only=True):
@@ -70,6 +78,8 @@ class Link(Struct, frozen=True, kw_only=True):
     """Wireless only: whether 4-address mode is on, without which no bridge takes a station."""
     lro: bool | None = None
     """Real NICs only: whether large receive offload is on, which the kernel turns off on ports."""
+    tx_checksum: bool | None = None
+    """Bridges only: whether it takes packets with unfinished checksums (`ethtool -k`, tx)."""
     promiscuity: int = 0
     """How many want every frame of it: captures, bridges."""
     promisc: bool = False
@@ -189,6 +199,14 @@ class Sysctl(Struct, frozen=True, kw_only=True):
     value: str
 
 
+class SysctlFile(Struct, frozen=True, kw_only=True):
+    """What a file sets a kernel setting to when the host starts."""
+
+    name: str
+    value: str
+    path: str
+
+
 class FirewallRule(Struct, frozen=True, kw_only=True):
     """One rule, as far as kvmnet understands it. Absent conditions match everything."""
 
@@ -198,6 +216,8 @@ class FirewallRule(Struct, frozen=True, kw_only=True):
     """accept, drop, reject, return, jump, goto, continue, or another statement's name."""
     target: str | None = None
     """The chain jumped to."""
+    to: str | None = None
+    """Of `dnat`: the new destination, `ADDRESS` or `ADDRESS:PORT` (IPv6 in brackets)."""
     iif: str | None = None
     """Name of the link it came in through; a trailing `*` or `+` matches any rest;
     a leading `!` negates. The same for `oif`."""
@@ -209,6 +229,13 @@ class FirewallRule(Struct, frozen=True, kw_only=True):
     destination: str | None = None
     ct_states: tuple[str, ...] = ()
     """Connection tracking states that match, in lower case; empty: any."""
+    more: tuple[FirewallMatch, ...] = ()
+    """Conditions that the fields above can't say; all of them must hold too."""
+    branch_keys: tuple[str, ...] = ()
+    """Of a verdict map (verdict `vmap`): what of the packet is looked up."""
+    branches: tuple[FirewallBranch, ...] = ()
+    branch_set: str | None = None
+    """The named map that is looked up instead of `branches`."""
     opaque: bool = False
     """It has conditions that kvmnet does not understand: it may or may not match."""
     handle: int | None = None
@@ -228,15 +255,29 @@ class FirewallChain(Struct, frozen=True, kw_only=True):
     priority: int | None = None
     policy: Literal["accept", "drop"] | None = None
     type: str | None = None
+    devices: tuple[str, ...] = ()
+    """Of a chain on the ingress or egress hook: the links whose packets it sees."""
     rules: tuple[FirewallRule, ...] = ()
 
 
 class Firewall(Struct, frozen=True, kw_only=True):
     """All rulesets of the host, and the front ends that manage them."""
 
+    known: bool = False
+    """Whether all rulesets were read: only then the absence of a chain proves something."""
     chains: tuple[FirewallChain, ...] = ()
     front_ends: tuple[str, ...] = ()
     """firewalld, ufw, docker: those that are active."""
+    sets: tuple[FirewallSet, ...] = ()
+    """Named sets and maps that rules refer to, where they were asked for."""
+    programs: tuple[str, ...] = ()
+    """Those that are installed: `nft`, `iptables`, and `iptables-nft` or `iptables-legacy` for the
+    kind that `iptables` is."""
+    libvirt_daemon: Literal["virtnetworkd", "libvirtd"] | None = None
+    """The daemon that has libvirt's networks and writes their rules, if one runs."""
+    firewalld_late_s: float | None = None
+    """Seconds from the start of libvirt's daemon to that of firewalld; below 0: it was first.
+    None: not both run."""
     libvirt_backend: str | None = None
     """`firewall_backend` of /etc/libvirt/network.conf, where it is set."""
 

@@ -6,6 +6,8 @@ from typing import Literal
 
 from msgspec import Struct
 
+from kvmnet.model.values import Ip
+
 
 class Opening(Struct, frozen=True, kw_only=True):
     """An accept rule to be inserted before all others of a chain; it is known by its comment."""
@@ -20,5 +22,7 @@ class Opening(Struct, frozen=True, kw_only=True):
     oif: str | None = None
     protocol: Literal["udp", "tcp", "ipv6-icmp"] | None = None
     dport: int | None = None
+    destination: Ip | None = None
+    """Only packets for this address."""
     established: bool = False
     """Only packets of connections that exist already (and errors about them)."""

@@ -9,6 +9,8 @@ half taken or not at all: a process that is killed can't say how far it came.
 
 from __future__ import annotations
 
+from typing import Literal
+
 from msgspec import Struct
 
 from kvmnet.model.arrangement import Arrangement
@@ -16,6 +18,7 @@ from kvmnet.model.check import Check
 from kvmnet.model.edit import NetworkEdit
 from kvmnet.model.guest_steps import GuestStep
 from kvmnet.model.handover import FileState, ManagerCall
+from kvmnet.model.link_steps import LinkStep
 from kvmnet.model.opening import Opening
 from kvmnet.model.values import Ip
 from kvmnet.model.virt import NetworkConfig
@@ -123,6 +126,17 @@ class RemoveFile(Struct, frozen=True, kw_only=True, tag="remove-file"):
         return f"remove {self.path}"
 
 
+class ReloadLibvirt(Struct, frozen=True, kw_only=True, tag="reload-libvirt"):
+    """Have libvirt's daemon write the firewall rules of all its networks again (SIGHUP)."""
+
+    daemon: Literal["virtnetworkd", "libvirtd"]
+    bridge: str
+    """It is done when rules for this bridge are there."""
+
+    def __str__(self) -> str:
+        return f"make libvirt's firewall chains, have {self.daemon} write its networks' rules again"
+
+
 class AnswerNeighbours(Struct, frozen=True, kw_only=True, tag="answer-neighbours"):
     """Answer neighbour solicitations on a NIC for others (ip-neighbour(8), proxy)."""
 
@@ -155,6 +169,8 @@ class MakeOpening(Struct, frozen=True, kw_only=True, tag="make-opening"):
         what = "answers" if rule.established else "packets"
         if rule.dport is not None:
             what = f"{rule.protocol} port {rule.dport}"
+        if rule.destination is not None:
+            what += f" of {rule.destination}"
         where = f"from {rule.iif}" if rule.iif is not None else f"to {rule.oif}"
         return f"accept {what} {where} in firewall chain {rule.family} {rule.table} {rule.chain}"
 
@@ -220,6 +236,7 @@ Step = (
     | SetSysctl
     | WriteFile
     | RemoveFile
+    | ReloadLibvirt
     | AnswerNeighbours
     | IgnoreNeighbours
     | MakeOpening
@@ -227,6 +244,7 @@ Step = (
     | Arrange
     | HandOver
     | Prove
+    | LinkStep
     | GuestStep
 )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from msgspec import Struct
 
 from kvmnet.model.host import (
@@ -16,11 +18,22 @@ from kvmnet.model.host import (
     Route,
     Rule,
     Sysctl,
+    SysctlFile,
+)
+from kvmnet.model.setup import (
+    BridgeHelper,
+    BridgeMulticast,
+    ConfiguredBridge,
+    Machine,
+    PortVlans,
 )
 from kvmnet.model.virt import Guest, Lease, Network
 
-STATE_VERSION = 1
-"""Version of State's JSON form. A change that old readers can't ignore raises it."""
+STATE_VERSION = 2
+"""Version of State's JSON form. A change that old readers can't ignore raises it.
+
+2: a firewall rule may have further conditions (`more`, `branches`), without which it says too much.
+"""
 
 
 class Unread(Struct, frozen=True, kw_only=True):
@@ -30,6 +43,8 @@ class Unread(Struct, frozen=True, kw_only=True):
     """For people and programs: `libvirt qemu:///system`, `firewall (nft)`, `guest web: agent`."""
     why: str
     hint: str = ""
+    absent: bool = False
+    """Whether this host has no such thing at all, so that nothing can be wrong with it."""
 
 
 class Connection(Struct, frozen=True, kw_only=True):
@@ -40,6 +55,12 @@ class Connection(Struct, frozen=True, kw_only=True):
     hypervisor: str
     """The driver's name: QEMU, Test …"""
     read_only: bool = False
+
+
+def only_sessions(connections: Sequence[Connection]) -> bool:
+    """Whether all that were read are users' sessions, and there is one."""
+    uris = [x.uri.partition("?")[0] for x in connections]
+    return bool(uris) and all(x.endswith("/session") for x in uris)
 
 
 class State(Struct, frozen=True, kw_only=True):
@@ -53,6 +74,8 @@ class State(Struct, frozen=True, kw_only=True):
     privileged: bool = False
     """Whether it was read as root."""
     connections: tuple[Connection, ...] = ()
+    system_libvirt: bool | None = None
+    """Where users' sessions alone were read: whether the system's libvirt is there too."""
     links: tuple[Link, ...] = ()
     addresses: tuple[Address, ...] = ()
     routes: tuple[Route, ...] = ()
@@ -60,6 +83,8 @@ class State(Struct, frozen=True, kw_only=True):
     neighbours: tuple[Neighbour, ...] = ()
     forwarding: tuple[ForwardingEntry, ...] = ()
     sysctls: tuple[Sysctl, ...] = ()
+    sysctl_files: tuple[SysctlFile, ...] = ()
+    """What files set at boot, of the settings that concern networks."""
     firewall: Firewall = Firewall()
     listeners: tuple[Listener, ...] = ()
     docker_networks: tuple[DockerNetwork, ...] = ()
@@ -67,6 +92,17 @@ class State(Struct, frozen=True, kw_only=True):
     guests: tuple[Guest, ...] = ()
     leases: tuple[Lease, ...] = ()
     owners: tuple[NicOwner, ...] = ()
+    port_vlans: tuple[PortVlans, ...] = ()
+    multicast: tuple[BridgeMulticast, ...] = ()
+    configured_bridges: tuple[ConfiguredBridge, ...] | None = None
+    """In the files of managers that run; None: not asked for."""
+    bridge_helper: BridgeHelper | None = None
+    """None: not asked for; the same for what follows."""
+    machine: Machine | None = None
+    rp_filter_drops: int | None = None
+    """Packets dropped because their sender is reached another way (IPReversePathFilter)."""
+    failed_units: tuple[str, ...] | None = None
+    """Services of systemd that have failed."""
     unread: tuple[Unread, ...] = ()
 
     def link(self, name: str) -> Link | None:

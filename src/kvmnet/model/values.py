@@ -92,7 +92,7 @@ def parse_object_name(text: str, kind: str) -> str:
         raise InvalidInput(
             f"{_shown(text)} can not be the name of a {kind}",
             why="1 to 64 letters, digits and . _ + : @ - are allowed, first a letter or digit",
-            hint=f"an example: kvmnet {kind} show default" if kind in {"network", "guest"} else "",
+            hint=f"an example: {'default' if kind == 'network' else 'web'}",
         )
     return text
 

@@ -121,6 +121,10 @@ class GuestNic(Struct, frozen=True, kw_only=True):
     mtu: int | None = None
     boot_order: int | None = None
     filter: str | None = None
+    filter_ips: tuple[str, ...] = ()
+    """What the filter's parameter `IP` allows."""
+    trusts_guest_filters: bool = False
+    """macvtap: whether the guest's own multicast filter is taken over (trustGuestRxFilters)."""
     virtualport: str | None = None
     vlans: tuple[int, ...] = ()
     backend: str | None = None

@@ -7,6 +7,7 @@ a line, `{"id": N, "argv": […], "stdin": "…", "timeout": S}`; an answer has 
 
 import json
 import os
+import socket
 import subprocess
 import threading
 import time
@@ -35,7 +36,20 @@ def carry_out(port: int, request: dict) -> None:
                 time.sleep(0.01)
 
 
+def keep_packets_timed() -> socket.socket:
+    """A socket that has packets timed, as any host with a time service has one.
+
+    The kernel patches its own code for the first such socket, and back after the last
+    (netstamp_needed_key in net/core/dev.c). Under emulation a processor that is just receiving
+    packets does not survive that every time, and kvmnet measures packets' times.
+    """
+    found = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    found.setsockopt(socket.SOL_SOCKET, 35, 1)  # SO_TIMESTAMPNS (asm-generic/socket.h)
+    return found
+
+
 def main() -> None:
+    _timed = keep_packets_timed()
     while not os.path.exists(PORT):
         time.sleep(0.1)
     port = os.open(PORT, os.O_RDWR)

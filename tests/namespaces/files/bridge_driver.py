@@ -13,15 +13,17 @@ import sys
 from kvmnet.adapters import arrange
 from kvmnet.core import bridge_picture, bridge_plan, uplinks
 from kvmnet.errors import KvmnetError
-from kvmnet.formats.arrange import Command, commands
+from kvmnet.formats.arrange import commands
+from kvmnet.formats.arrange_commands import Command
 from kvmnet.model.arrangement import Arrangement
 from kvmnet.model.desired import BridgeRequest
+from kvmnet.model.plan import Arrange
 
 REQUEST = BridgeRequest(name="br0", ports=("eth0",))
 PICTURES = (
     "ip -j -d address", "ip -j -d -4 route show table all", "ip -j -d -6 route show table all",
     "ip -j -d -4 rule", "ip -j -d -6 rule", "ip -j neigh show nud permanent",
-    "ip -j neigh show proxy",
+    "ip -j neigh show proxy", "bridge -j -d link",
 )  # fmt: skip
 MOVING = frozenset(
     {"valid_life_time", "preferred_life_time", "expires", "ifindex", "gc_timer", "hello_timer",
@@ -40,7 +42,9 @@ def plan(verb: str) -> bridge_plan.BridgeChange:
 def targets(verb: str) -> tuple[Arrangement, Arrangement]:
     change = plan(verb)
     assert change.arrange is not None
-    return change.arrange.step.target, change.arrange.undo.target  # type: ignore[union-attr]
+    there, back = change.arrange.step, change.arrange.undo
+    assert isinstance(there, Arrange) and isinstance(back, Arrange)
+    return there.target, back.target
 
 
 def shown(todo: tuple[Command, ...]) -> list[str]:

@@ -1,4 +1,7 @@
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -83,3 +86,27 @@ def test_put_writes_what_a_link_names_and_leaves_the_link(tmp_path: Path) -> Non
     assert link.is_symlink()
     assert real.read_text() == "new"
     assert real.stat().st_mode & 0o777 == 0o640
+
+
+@pytest.mark.parametrize("undo", ["put", "remove"])
+def test_what_a_killed_writer_left_goes_with_the_undo(tmp_path: Path, undo: str) -> None:
+    path, other = tmp_path / "lan.conf", tmp_path / ".lan.conf.swp"
+    path.write_text("old\n")
+    other.write_text("an editor's")
+    script = (
+        "import os, signal, sys, pathlib\n"
+        "from kvmnet.adapters import files\n"
+        "os.replace = lambda *a: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "files.write_atomic(pathlib.Path(sys.argv[1]), 'a secret')\n"
+    )
+    killed = subprocess.run([sys.executable, "-c", script, str(path)], timeout=20, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert len(list(tmp_path.iterdir())) == 3 and path.read_text() == "old\n"
+    if undo == "put":
+        there = path.stat()
+        mode, owner = there.st_mode & 0o7777, (there.st_uid, there.st_gid)
+        files.put(path, "old\n", mode=mode, owner=owner)
+        assert set(tmp_path.iterdir()) == {path, other}
+    else:
+        files.remove(path)
+        assert set(tmp_path.iterdir()) == {other}

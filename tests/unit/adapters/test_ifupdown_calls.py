@@ -16,8 +16,8 @@ from kvmnet.adapters import ifupdown_calls as calls
 from kvmnet.adapters.run import run
 from kvmnet.model.handover import DhclientHeld, DhclientMoved, DhcpClient, IfstateSet, IfupdownDns
 
-LINK = "86399"
-"""A link's name that sleep(1) takes for a time."""
+LINK = f"86399.{os.getpid()}"
+"""A link's name that sleep(1) takes for a time, and no other test's at the same moment."""
 
 
 def test_the_state_is_written_as_ifup_and_ifdown_leave_it(
@@ -67,10 +67,10 @@ def client(tmp_path: Path) -> Iterator[tuple[DhcpClient, subprocess.Popen[bytes]
         lease_file=str(tmp_path / "leases"),
     )  # fmt: skip
     end = time.monotonic() + 5
-    while calls.running(found) != (process.pid,):
-        assert time.monotonic() < end
-        time.sleep(0.01)
     try:
+        while calls.running(found) != (process.pid,):
+            assert time.monotonic() < end
+            time.sleep(0.01)
         yield found, process
     finally:
         process.kill()

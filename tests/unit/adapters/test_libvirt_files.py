@@ -9,7 +9,7 @@ import pytest
 
 from kvmnet.adapters import libvirt_files
 from kvmnet.adapters.libvirt_files import Folders, system_folders
-from kvmnet.adapters.libvirt_read import Kind, VirtRead
+from kvmnet.adapters.virt_read import Kind, VirtRead
 from kvmnet.model.state import Connection, Unread
 from kvmnet.model.virt import Guest
 

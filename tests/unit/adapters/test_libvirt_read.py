@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from kvmnet.adapters import libvirt_read
-from kvmnet.adapters.libvirt_read import Kind
+from kvmnet.adapters.virt_read import Kind
 
 pytest.importorskip("libvirt")
 ALL = frozenset(Kind)

@@ -77,3 +77,26 @@ def test_file_of_a_held_lock_may_vanish() -> None:
         finally:
             os.close(handle)
     assert "(kvmnet up)" in told[0]
+
+
+@pytest.mark.parametrize("name", ["HOME", "XDG_RUNTIME_DIR", "KVMNET_STATE_DIR"])
+def test_a_user_without_a_place_for_it_is_told_to_be_root(name: str, tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir(mode=0o555)
+    ours = {x: y for x, y in os.environ.items() if x not in {"KVMNET_STATE_DIR", "XDG_RUNTIME_DIR"}}
+    program = (
+        "import os, sys\n"
+        "from kvmnet.adapters import lock\n"
+        "from kvmnet.errors import PermissionDenied\n"
+        "if os.geteuid() == 0: os.setuid(65534)\n"
+        "try:\n"
+        "    with lock.hold('kvmnet up', print): pass\n"
+        "except PermissionDenied as error:\n"
+        "    print(error.what, error.why, error.hint, sep='; ')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", program], env=ours | {name: str(folder)},
+        capture_output=True, text=True, timeout=20, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "can not be written" in done.stdout and "run it again with sudo" in done.stdout

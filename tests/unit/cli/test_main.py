@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from kvmnet.cli.main import named_command
+from kvmnet.cli.main import main, named_command
 
 LIMIT_S = 30
 
@@ -102,6 +102,28 @@ def test_words_after_the_command_are_left_alone(monkeypatch: pytest.MonkeyPatch)
 )
 def test_command_is_found_between_options(argv: list[str], command: str | None) -> None:
     assert named_command(argv) == command
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ["doctor", "web", "db"],
+            "doctor can not do anything with 'db'\n  why: it takes one guest",
+        ),
+        (["doctor", "web", "--frob"], "'--frob'"),
+        (
+            ["bridge", "show", "br0", "br1"],
+            "bridge can not do anything with 'br1'\n  try: kvmnet b",
+        ),
+    ],
+)
+def test_words_too_many_are_told_in_the_commands_own(
+    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words) == 2
+    told = capsys.readouterr().err
+    assert said in told and "usage:" not in told
 
 
 def test_terminal_that_went_away_does_not_stop_an_undo(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 
 from kvmnet.core.bridge_firewall import prepare
@@ -28,8 +30,8 @@ NF_CALL = (Sysctl(name="net.bridge.bridge-nf-call-iptables", value="1"),)
 EMPTY = Firewall()
 
 
-def state(firewall: Firewall = EMPTY, **more: object) -> State:
-    return State(taken_at=0, hostname="h", firewall=firewall, **more)  # type: ignore[arg-type]
+def state(firewall: Firewall = EMPTY, **more: Any) -> State:
+    return State(taken_at=0, hostname="h", firewall=firewall, **more)
 
 
 def input_chain(*rules: FirewallRule) -> Firewall:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -10,7 +12,9 @@ from hypothesis import strategies as st
 from kvmnet.core import bridge_plan
 from kvmnet.errors import InvalidInput, NotFound, Refused
 from kvmnet.formats import ip_batch
-from kvmnet.formats.arrange import Line, commands
+from kvmnet.formats.arrange import commands
+from kvmnet.formats.arrange_commands import Line
+from kvmnet.model.arrangement import Arrangement
 from kvmnet.model.desired import BridgeRequest
 from kvmnet.model.host import (
     Address,
@@ -31,12 +35,12 @@ MAC = Mac("52:54:00:00:00:01")
 OTHER = Mac("52:54:00:00:00:02")
 
 
-def nic(name: str = "eth0", **facts: object) -> Link:
+def nic(name: str = "eth0", **facts: Any) -> Link:
     given = {"index": 2, "kind": "ethernet", "mac": MAC, "up": True, "carrier": True, **facts}
-    return Link(name=name, **given)  # type: ignore[arg-type]
+    return Link(name=name, **given)
 
 
-def host(*links: Link, **parts: object) -> State:
+def host(*links: Link, **parts: Any) -> State:
     address = Address(link="eth0", ip=Ip("192.0.2.5"), prefix_len=24, family=4)
     found = {
         "links": links or (nic(),),
@@ -47,15 +51,15 @@ def host(*links: Link, **parts: object) -> State:
         ),
         **parts,
     }
-    return State(taken_at=0, hostname="h", **found)  # type: ignore[arg-type]
+    return State(taken_at=0, hostname="h", **found)
 
 
-def create(state: State, *ports: str, **wish: object) -> bridge_plan.BridgeChange:
-    request = BridgeRequest(name="br0", ports=ports or ("eth0",), **wish)  # type: ignore[arg-type]
+def create(state: State, *ports: str, **wish: Any) -> bridge_plan.BridgeChange:
+    request = BridgeRequest(name="br0", ports=ports or ("eth0",), **wish)
     return bridge_plan.plan_create(state, request)
 
 
-def refusal(state: State, *ports: str, **wish: object) -> str:
+def refusal(state: State, *ports: str, **wish: Any) -> str:
     with pytest.raises(Refused) as caught:
         create(state, *ports, **wish)
     assert caught.value.why
@@ -203,14 +207,14 @@ def test_a_bridge_without_ports_has_the_same_mac_each_time() -> None:
     assert given.takeover is not None and given.takeover.mac == OTHER
 
 
-def bridged() -> State:
+def bridged(*more: Link, bridge: BridgeAttributes = BR) -> State:
     """The host with br0 in eth0's place and a guest on it."""
-    state = host(nic(master="br0"), nic("br0", index=3, kind="bridge", bridge=BR), TAP)
+    state = host(nic(master="br0"), nic("br0", index=3, kind="bridge", bridge=bridge), TAP)
     moved = tuple(msgspec.structs.replace(x, link="br0") for x in state.addresses)
     routes = tuple(msgspec.structs.replace(x, link="br0") for x in state.routes)
     tap = msgspec.structs.replace(TAP, master="br0")
     return msgspec.structs.replace(
-        state, addresses=moved, routes=routes, links=(*state.links[:2], tap), guests=(GUEST,)
+        state, addresses=moved, routes=routes, links=(*state.links[:2], tap, *more), guests=(GUEST,)
     )
 
 
@@ -218,16 +222,28 @@ def test_deleting_is_refused_while_guests_are_on_it_unless_forced() -> None:
     with pytest.raises(Refused, match="web"):
         bridge_plan.plan_delete(bridged(), "br0")
     change = bridge_plan.plan_forced_delete(bridged(), "br0")
-    assert change.arrange is not None and "web" in change.arrange.disturbs
+    assert change.arrange is not None and change.arrange.disturbs == "guest web: cut off"
     assert change.takeover is None and change.before is not None
     assert change.before.heir_of == change.heir == "eth0"
+
+
+def test_a_filtering_bridge_with_another_default_vlan_is_made_again_as_it_was() -> None:
+    """The kernel changes the default VLAN only while nothing is filtered."""
+    odd = BridgeAttributes(stp=False, forward_delay_s=0, vlan_filtering=True, default_pvid=10)
+    change = bridge_plan.plan_forced_delete(bridged(bridge=odd), "br0")
+    assert change.arrange is not None and isinstance(change.arrange.undo, Arrange)
+    lines = [x.text for x in commands(host(), change.arrange.undo.target) if isinstance(x, Line)]
+    about = [x.split(" type bridge ")[1] for x in lines if " type bridge " in x]
+    assert about[-2:] == ["vlan_default_pvid 10", "vlan_filtering 1"]
+    assert about[0].endswith("vlan_default_pvid 0")
 
 
 def test_the_only_way_out_is_not_taken_from_a_bridge() -> None:
     with pytest.raises(Refused, match="only way out"):
         bridge_plan.plan_remove_port(bridged(), "br0", "eth0")
-    with pytest.raises(Refused, match="guest"):
+    with pytest.raises(Refused, match="NIC of guest web") as caught:
         bridge_plan.plan_remove_port(bridged(), "br0", "vnet0")
+    assert caught.value.hint == "kvmnet guest move web --to TARGET"
 
 
 def test_docker_and_nobody_are_told() -> None:
@@ -244,7 +260,8 @@ def test_the_order_of_the_switch() -> None:
     todo = commands(host(), change.arrange.step.target)
     text = [x.text if isinstance(x, Line) else type(x).__name__ for x in todo]
     assert text == [
-        f"link add name br0 address {MAC} mtu 1500 type bridge stp_state 0 forward_delay 0",
+        f"link add name br0 address {MAC} mtu 1500 type bridge stp_state 0 forward_delay 0 "
+        "vlan_default_pvid 0",
         "link set dev br0 addrgenmode none",
         "Setting",
         "link set dev br0 up",
@@ -255,8 +272,43 @@ def test_the_order_of_the_switch() -> None:
         "route replace 0.0.0.0/0 table main via 192.0.2.1 dev br0",
         "route delete 192.0.2.0/24 table main proto kernel dev eth0",
         "address delete 192.0.2.5/24 dev eth0",
+        "link set dev br0 type bridge vlan_default_pvid 1",
         "link set dev eth0 promisc off allmulticast off",
     ]
+
+
+def test_a_prefix_that_the_kernel_makes_no_route_for_comes_before_the_gateway_in_it() -> None:
+    """NetworkManager's addresses are so, and `ip` lists the default route first."""
+    address = Address(link="eth0", ip=Ip("192.0.2.5"), prefix_len=24, family=4,
+                      flags=("noprefixroute",))  # fmt: skip
+    plain = host().routes
+    routes = tuple(msgspec.structs.replace(x, metric=100) for x in reversed(plain))
+    state = host(addresses=(address,), routes=routes)
+    change = create(state)
+    assert change.arrange is not None and isinstance(change.arrange.step, Arrange)
+    todo = commands(state, change.arrange.step.target)
+    lines = [x.text for x in todo if isinstance(x, Line) and x.text.startswith("route ")]
+    assert lines[:2] == [
+        "route replace 192.0.2.0/24 table main proto kernel metric 100 dev br0",
+        "route replace 0.0.0.0/0 table main metric 100 via 192.0.2.1 dev br0",
+    ]
+
+
+def test_a_bridge_that_goes_gives_its_port_no_vlan_and_gets_it_back_where_it_stays() -> None:
+    pvid = "link set dev br0 type bridge vlan_default_pvid"
+
+    def lines(bridge: BridgeAttributes, target: Arrangement) -> list[str]:
+        return [x.text for x in commands(bridged(bridge=bridge), target) if isinstance(x, Line)]
+
+    change = bridge_plan.plan_forced_delete(bridged(), "br0")
+    assert change.arrange is not None and isinstance(change.arrange.step, Arrange)
+    text = lines(BR, change.arrange.step.target)
+    assert text.index(f"{pvid} 0") < text.index("link set dev eth0 nomaster")
+    assert isinstance(change.arrange.undo, Arrange)
+    killed = msgspec.structs.replace(BR, default_pvid=0)
+    assert lines(killed, change.arrange.undo.target) == [f"{pvid} 1"]
+    filtering = msgspec.structs.replace(BR, vlan_filtering=True)
+    assert f"{pvid} 0" not in lines(filtering, change.arrange.step.target)
 
 
 def test_a_nic_that_somebody_listens_to_stays_so() -> None:
@@ -300,8 +352,8 @@ RUNNING = pytest.mark.parametrize(
 
 
 @RUNNING
-def test_a_network_that_goes_out_by_the_nic_only_would_be_cut_off(running: object) -> None:
-    one = network(NAT, **running)  # type: ignore[arg-type]
+def test_a_network_that_goes_out_by_the_nic_only_would_be_cut_off(running: Any) -> None:
+    one = network(NAT, **running)
     for wish in ({}, {"persist": False}, {"address": "none"}):
         said = refusal(host(networks=(one,)), **wish)
         assert "lab1" in said
@@ -309,8 +361,8 @@ def test_a_network_that_goes_out_by_the_nic_only_would_be_cut_off(running: objec
 
 
 @RUNNING
-def test_a_nic_that_the_host_answers_on_for_guests_stays_as_it_is(running: object) -> None:
-    one = network(ON_LAN, **running)  # type: ignore[arg-type]
+def test_a_nic_that_the_host_answers_on_for_guests_stays_as_it_is(running: Any) -> None:
+    one = network(ON_LAN, **running)
     for wish in ({}, {"persist": False}, {"address": "none"}):
         said = refusal(host(networks=(one,)), **wish)
         assert "answers for them on eth0" in said

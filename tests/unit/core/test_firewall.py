@@ -1,6 +1,7 @@
 import pytest
 
-from kvmnet.core.firewall import Packet, guest_packets, passage
+from kvmnet.core.firewall import Packet, passage
+from kvmnet.core.firewall_ways import guest_packets
 from kvmnet.model.host import Firewall, FirewallChain, FirewallRule
 
 DHCP = Packet(hook="input", what="a guest's DHCP request", iif="virbr0", dport=67)

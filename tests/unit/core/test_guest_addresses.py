@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 from kvmnet.core.guest_addresses import NicAddresses, guest_addresses
 from kvmnet.model.host import ForwardingEntry, Link, Neighbour
 from kvmnet.model.state import State
@@ -78,6 +80,23 @@ def test_stale_lease_against_the_agent() -> None:
     assert found.disagreements == (
         "the lease says 192.168.122.5, the guest's agent says 192.168.122.9",
     )
+
+
+def test_the_lease_of_a_network_that_was_left_comes_after_what_is_there_now() -> None:
+    left = guest("web", A, agent="unknown")
+    nic = msgspec.structs.replace(left.live_nics[0], type="bridge", source="br0", target=None)
+    moved = msgspec.structs.replace(left, live_nics=(nic,))
+    seen = msgspec.structs.replace(neighbour(A, "192.0.2.7"), link="br0")
+    state = State(
+        taken_at=NOW, hostname="h", networks=(DEFAULT,), guests=(moved,),
+        leases=(lease(A, "192.168.122.5"),), neighbours=(seen,),
+    )  # fmt: skip
+    found = guest_addresses(state)[0].nics[0]
+    assert [x.ip for x in found.addresses] == ["192.0.2.7", "192.168.122.5"]
+    told = known(guest("web", A, "192.168.122.9"), leases=(lease(A, "192.168.122.5"),))
+    assert [x.ip for x in told.addresses] == ["192.168.122.9", "192.168.122.5"]
+    stays = known(guest("web", A), leases=(lease(A, "192.168.122.5"),))
+    assert [x.ip for x in stays.addresses] == ["192.168.122.5"]
 
 
 def test_lease_against_what_the_host_sees() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from kvmnet.core.guest_choice import check_found, matcher
@@ -61,7 +63,7 @@ def state(*guests: Guest, **more: object) -> State:
     return msgspec.structs.replace(known, **more)
 
 
-def guest(name: str = "web", *, active: bool = True, mac: Mac = MAC, **more: object) -> Guest:
+def guest(name: str = "web", *, active: bool = True, mac: Mac = MAC, **more: Any) -> Guest:
     nic = GuestNic(mac=mac, type="network", source="default", bridge="virbr0", target="vnet0")
     return Guest(
         connection="c",
@@ -71,7 +73,7 @@ def guest(name: str = "web", *, active: bool = True, mac: Mac = MAC, **more: obj
         id=1 if active else None,
         live_nics=(nic,) if active else (),
         saved_nics=(nic,),
-        **more,  # type: ignore[arg-type]
+        **more,
     )
 
 
@@ -146,6 +148,18 @@ def test_a_new_address_is_another_nic() -> None:
     web = guest()
     made = plan_move(state(web), [work(web, new_mac=OTHER)], BR0, MoveWish())
     assert made.guests[0].how == "next-boot"
+
+
+@pytest.mark.parametrize("how", ["replug", "next-boot"])
+def test_a_new_address_is_told(how: How) -> None:
+    web = guest()
+    made = plan_move(state(web), [work(web, new_mac=OTHER)], BR0, MoveWish(how=how)).plan
+    assert made.notes[0] == f"web: NIC 1 gets the MAC address {OTHER}, in place of {MAC}"
+    saved = made.steps[-1].step
+    assert isinstance(saved, SaveGuest)
+    assert f"its MAC address {OTHER}" in saved.what
+    kept = plan_move(state(web), [work(web)], BR0, MoveWish()).plan
+    assert not any("MAC address" in x for x in (*kept.notes, str(kept.steps[-1].step)))
 
 
 @pytest.mark.parametrize(

@@ -123,14 +123,14 @@ REFUSED: list[tuple[State, dict[str, object], type[KvmnetError], str]] = [
     (BUSY, {"subnet": "192.168.122.0/25"}, Refused, "libvirt network default"),
     (BUSY, {"bridge": "virbr0"}, Refused, "bridge of network default"),
     (EMPTY, {"bridge": "eth0"}, Refused, "NIC of that name"),
-    (EMPTY, {"uplink": "eth9"}, Refused, "no NIC eth9"),
+    (EMPTY, {"uplink": "eth9"}, NotFound, "no NIC eth9"),
     (EMPTY, {"mode": "isolated", "uplink": "eth0"}, InvalidInput, "--uplink"),
     (EMPTY, {"mode": "open", "uplink": "eth0"}, InvalidInput, "--uplink"),
     (EMPTY, {"mtu": 67}, InvalidInput, "MTU of 67"),
     (EMPTY, {"mtu": 1279, "ipv6": "auto"}, InvalidInput, "1280"),
     (EMPTY, {"mtu": 65536}, InvalidInput, "65536"),
     (EMPTY, {"mode": "bridge"}, InvalidInput, "needs the host's bridge"),
-    (EMPTY, {"mode": "bridge", "bridge": "br9"}, Refused, "no bridge br9"),
+    (EMPTY, {"mode": "bridge", "bridge": "br9"}, NotFound, "no bridge br9"),
     (EMPTY, {"mode": "bridge", "bridge": "eth0"}, Refused, "not a bridge"),
     (EMPTY, {"mode": "bridge", "bridge": "wlan0"}, Refused, "wireless"),
     (BUSY, {"mode": "bridge", "bridge": "virbr0"}, Refused, "belongs to the network default"),
@@ -151,6 +151,20 @@ def test_a_refused_subnet_comes_with_a_free_one() -> None:
     with pytest.raises(Refused) as caught:
         create(BUSY, subnet="192.168.122.0/24")
     assert "--subnet 192.168.123.0/24" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("subnet", "public"),
+    [
+        ("8.8.8.0/24", True), ("192.0.0.0/9", True), ("10.0.0.0/24", False),
+        ("172.31.0.0/16", False), ("172.32.0.0/16", True), ("100.64.0.0/10", False),
+    ],
+)  # fmt: skip
+def test_a_subnet_of_others_is_told(subnet: str, public: bool) -> None:
+    notes = [x for x in create(subnet=subnet).notes if "no private subnet" in x]
+    assert [x.partition(" is ")[0] for x in notes] == ([subnet] if public else [])
+    assert not any("no private" in x for x in create(ipv6="auto").notes)
+    assert any(x.startswith("2a00:") for x in create(ipv6="2a00:1450:0:1::/64").notes)
 
 
 @pytest.mark.parametrize(
@@ -228,6 +242,23 @@ def test_deleting_a_used_network_is_refused_and_names_saved_guests_too() -> None
         plan_delete(BUSY, "default", Saved(network_xml="<network/>"), even_in_use=False)
     assert "web" in caught.value.why
     assert "db" in caught.value.why
+    assert caught.value.hint == (
+        "move them: kvmnet guest move --all --from network:default --to network:OTHER; or cut them "
+        "off: kvmnet network delete default --force"
+    )
+
+
+def test_guests_that_are_in_the_way_are_sent_to_a_network_that_is_there() -> None:
+    lan = msgspec.structs.replace(CONFIG, bridge="virbr1")
+    other = msgspec.structs.replace(network(name="other"), live=lan, saved=lan)
+    off = msgspec.structs.replace(network(name="off", active=False), saved=lan)
+    state = msgspec.structs.replace(BUSY, networks=(off, network(), other))
+    with pytest.raises(Refused) as caught:
+        plan_stop(state, "default", even_in_use=False)
+    assert caught.value.hint == (
+        "shut them down, or move them: kvmnet guest move --all --from network:default --to "
+        "network:other; or cut them off: kvmnet network stop default --force"
+    )
 
 
 def test_nothing_to_do_has_no_steps() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from kvmnet.core.nic_choice import choose, listed, new_addresses
@@ -75,14 +77,14 @@ def test_an_address_that_two_nics_have_names_neither() -> None:
         choose(twins, parse_nic_choice(ONE), None, "guest web")
 
 
-def bytes_of(*values: int) -> object:
+def bytes_of(*values: int) -> Callable[[int], bytes]:
     left = list(values)
     return lambda count: bytes(left.pop(0) for _ in range(count))
 
 
 def test_new_addresses_are_not_those_of_the_other_nics() -> None:
     drawn = bytes_of(0, 0, 2, 0, 0, 9, 0, 0, 9, 0, 0, 8)
-    found = new_addresses(NICS, (1, 3), MacWish(kind="new"), drawn)  # type: ignore[arg-type]
+    found = new_addresses(NICS, (1, 3), MacWish(kind="new"), drawn)
     assert found == {1: "52:54:00:00:00:09", 3: "52:54:00:00:00:08"}
 
 

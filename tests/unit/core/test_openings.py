@@ -1,4 +1,7 @@
-from kvmnet.core.firewall import guest_packets, passage
+import msgspec
+
+from kvmnet.core.firewall import passage
+from kvmnet.core.firewall_ways import guest_packets
 from kvmnet.core.openings import blockades, with_opening
 from kvmnet.model.host import Firewall, FirewallChain, FirewallRule
 
@@ -79,3 +82,14 @@ def test_a_drop_before_the_filter_is_named_and_opened_there() -> None:
     (first,) = blockades(Firewall(chains=(raw,)), PACKETS, "kvmnet:default")
     assert first.passage.rule is not None and first.passage.rule.text == "drop"
     assert first.openings[0].table == "raw"
+
+
+def test_rules_that_ask_for_other_senders_leave_no_doubt_about_a_dhcp_request() -> None:
+    own_lan = FirewallRule(text="ip saddr 10.0.0.0/8 accept", verdict="accept", source="10.0.0.0/8")
+    firewall = Firewall(
+        chains=tuple(
+            msgspec.structs.replace(x, rules=(*x.rules, own_lan)) for x in LOCKED_DOWN.chains
+        )
+    )
+    found = blockades(firewall, PACKETS, "kvmnet:default")
+    assert next(x.passage.packet.what for x in found) == "a guest's DHCP request"

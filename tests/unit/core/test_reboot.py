@@ -7,7 +7,7 @@ from typing import get_args
 import pytest
 
 from kvmnet.core.reboot import after_reboot, needs_guard, outlives_boot
-from kvmnet.model import plan
+from kvmnet.model import link_steps, plan
 from kvmnet.model.arrangement import Arrangement
 from kvmnet.model.handover import FileState, NetplanGenerate, NetworkdReload
 from kvmnet.model.plan import Plan, PlannedStep
@@ -25,6 +25,9 @@ GONE = (
     ARRANGE,
     plan.SetSysctl(name="a", value="1", path="a"),
     plan.Prove(checks=()),
+    link_steps.PlugTap(tap="vnet0", bridge="br0"),
+    link_steps.SetBridge(bridge="br0", attribute="stp_state", value=0),
+    link_steps.SetLink(link="br0", up=True),
 )
 
 

@@ -191,3 +191,18 @@ def test_only_nat_networks_are_brought_up() -> None:
     quiet = msgspec.structs.replace(NAT, mode="isolated")
     with pytest.raises(Refused, match="not a NAT network"):
         plan(host(network(quiet, active=True)))
+
+
+def test_turning_forwarding_on_is_undone_with_all_that_the_kernel_changes_with_it() -> None:
+    values = (
+        ("ip_forward", "0"),
+        ("conf.all.accept_redirects", "0"),
+        ("conf.eth0.forwarding", "1"),
+    )
+    settings = tuple(Sysctl(name=f"net.ipv4.{name}", value=value) for name, value in values)
+    up = plan(msgspec.structs.replace(running(), sysctls=settings))
+    assert [str(x.undo) for x in reversed(up.plan.steps)] == [
+        "set net.ipv4.ip_forward = 0",
+        "set net.ipv4.conf.all.accept_redirects = 0",
+        "set net.ipv4.conf.eth0.forwarding = 1",
+    ]

@@ -92,6 +92,9 @@ def test_journals_of_older_versions_are_understood() -> None:
     assert not rollback.is_of_another_boot(found)
 
 
+Links = tuple[tuple[str, str | None, Outcome], ...]
+
+
 def chain(*links: tuple[str, str | None, Outcome]) -> dict[str, str]:
     return taken_back_by(tuple(transaction(id=i, undoes=u, outcome=o) for i, u, o in links))
 
@@ -100,7 +103,7 @@ def test_which_changes_were_taken_back() -> None:
     assert chain(("a", None, "kept"), ("b", "a", "kept")) == {"a": "b"}
     assert chain(("a", None, "kept"), ("b", "a", "undone")) == {}
     assert chain(("a", None, "kept"), ("b", "a", "kept"), ("c", "b", "kept")) == {"b": "c"}
-    four = (("a", None, "kept"), ("b", "a", "kept"), ("c", "b", "kept"), ("d", "c", "kept"))
-    assert chain(*four) == {"a": "b", "c": "d"}  # type: ignore[arg-type]
-    again = (("a", None, "kept"), ("b", "a", "kept"), ("c", "b", "kept"), ("0", "a", "kept"))
-    assert chain(*again) == {"a": "0", "b": "c"}  # type: ignore[arg-type]
+    four: Links = (("a", None, "kept"), ("b", "a", "kept"), ("c", "b", "kept"), ("d", "c", "kept"))
+    assert chain(*four) == {"a": "b", "c": "d"}
+    again: Links = (("a", None, "kept"), ("b", "a", "kept"), ("c", "b", "kept"), ("0", "a", "kept"))
+    assert chain(*again) == {"a": "0", "b": "c"}

@@ -4,21 +4,30 @@ from __future__ import annotations
 
 import pytest
 
+from kvmnet.core.symptoms_beyond import NO_NAME
 from kvmnet.errors import InvalidInput
-from kvmnet.flow import probe_steps
-from kvmnet.flow.probe import parse_endpoint, parse_target
+from kvmnet.flow import probe_path, probe_steps, probe_steps6
 from kvmnet.flow.probe_place import Place
-from kvmnet.model.probe import Endpoint, ProbeLease
+from kvmnet.flow.probe_words import parse_endpoint, parse_target
+from kvmnet.model.probe import (
+    Advertiser,
+    DhcpServer,
+    Endpoint,
+    Latency,
+    PathMtu,
+    ProbeLease,
+    ProbeLease6,
+)
 from kvmnet.model.standin import (
     ConnectResult,
+    Lease6Result,
     LeaseResult,
     MacResult,
-    MtuResult,
     NameResult,
     PingResult,
     RouterResult,
 )
-from kvmnet.model.values import Ip, Mac
+from kvmnet.model.values import Cidr, Ip, Mac
 from kvmnet.model.virt import Network, NetworkConfig
 
 MAC = Mac("52:54:00:00:00:01")
@@ -46,10 +55,10 @@ def test_endpoints(text: str, host: str, port: int | None) -> None:
 @pytest.mark.parametrize(
     "text",
     ["", ":", "host:", "host:0", "host:65536", "host:x", "a b", "[::1", "[::1]x", "1.2.3", "::g",
-     "host:٣", "-o", "http://x/", "a" * 300],
+     "host:٣", "fe80::1%eth0", "-o", "http://x/", "a" * 300],
 )  # fmt: skip
 def test_bad_endpoints(text: str) -> None:
-    with pytest.raises(InvalidInput):
+    with pytest.raises(InvalidInput, match="is nothing to connect to"):
         parse_endpoint(text)
 
 
@@ -59,14 +68,91 @@ def test_bad_targets(text: str) -> None:
         parse_target(text)
 
 
-def test_wrong_checksum_and_second_server_are_doubts() -> None:
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("web", "kvmnet probe guest:web, or"),
+        ("my guest", "kvmnet probe 'guest:my guest', or"),
+        ("nic:eth0", "kvmnet probe network:default"),
+    ],
+)
+def test_a_bare_name_is_shown_as_a_guest(text: str, hint: str) -> None:
+    with pytest.raises(InvalidInput) as raised:
+        parse_target(text)
+    assert raised.value.hint is not None and raised.value.hint.startswith(hint)
+
+
+def test_wrong_checksum_is_a_doubt() -> None:
     lease = ProbeLease(address=Ip("10.0.0.9"), prefix_len=24, server=Ip("10.0.0.1"),
                        server_mac=MAC, bad_checksum=True)  # fmt: skip
-    result = LeaseResult(outcome="bound", lease=lease, offer_ms=3.0, servers=(Ip("10.0.0.1"),
-                         Ip("10.0.0.2")))  # fmt: skip
-    step = probe_steps.dhcp(PLACE, result, 5.0)
-    assert step.verdict == "warn"
-    assert "bad-checksum" in step.reason and "2 DHCP servers" in step.reason
+    step = probe_steps.dhcp(PLACE, LeaseResult(outcome="bound", lease=lease, offer_ms=3.0), 5.0)
+    assert step.verdict == "warn" and "bad-checksum" in step.reason
+    assert any("wrong" in x for x in step.evidence)
+
+
+OTHER = Mac("52:54:00:00:00:02")
+HERS = DhcpServer(ip=Ip("10.0.0.1"), mac=MAC, offered=Ip("10.0.0.9"))
+ROGUE = DhcpServer(ip=Ip("10.0.0.2"), mac=OTHER, offered=Ip("10.0.0.77"))
+BORROWED = DhcpServer(ip=Ip("10.0.0.1"), mac=OTHER, offered=Ip("10.0.0.77"))
+
+
+@pytest.mark.parametrize(
+    ("place", "servers", "expected", "verdict"),
+    [
+        (Place(bridge="br0", mac=MAC), (HERS,), (None,), "ok"),
+        (Place(bridge="br0", mac=MAC), (HERS, ROGUE), (None, None), "warn"),
+        (Place(bridge="br0", mac=MAC, bridge_mac=MAC), (HERS, ROGUE), (True, False), "warn"),
+        (Place(bridge="br0", mac=MAC, gateway=Ip("10.0.0.1")), (ROGUE, HERS), (False, True),
+         "warn"),
+        (Place(bridge="br0", mac=MAC, bridge_mac=MAC, dhcp_ip=Ip("10.0.0.1")), (HERS,), (True,),
+         "ok"),
+        (Place(bridge="br0", mac=MAC, bridge_mac=MAC, dhcp_ip=Ip("10.0.0.1")), (HERS, ROGUE),
+         (True, False), "failed"),
+        # Alone, but not the right one; and one that says it is.
+        (Place(bridge="br0", mac=MAC, bridge_mac=MAC, dhcp_ip=Ip("10.0.0.1")), (ROGUE,), (False,),
+         "failed"),
+        (Place(bridge="br0", mac=MAC, bridge_mac=MAC, dhcp_ip=Ip("10.0.0.1")), (BORROWED,),
+         (False,), "failed"),
+        (Place(bridge="br0", mac=MAC), (), (), "skipped"),
+    ],
+)  # fmt: skip
+def test_dhcp_servers(
+    place: Place, servers: tuple[DhcpServer, ...], expected: tuple[bool | None, ...], verdict: str
+) -> None:
+    marked = probe_path.marked_servers(place, servers)
+    assert tuple(x.expected for x in marked) == expected
+    step = probe_path.dhcp_servers(place, marked, 1.0)
+    assert step.verdict == verdict
+    assert all(x.mac in " ".join(step.evidence) for x in servers)
+
+
+ROUTER = Advertiser(ip=Ip("fe80::1"), mac=MAC, default=True, prefixes=(Cidr("fd00::/64"),))
+STRANGER = Advertiser(ip=Ip("fe80::2"), mac=OTHER, default=True)
+
+
+@pytest.mark.parametrize(
+    ("place", "routers", "verdict"),
+    [
+        (Place(bridge="br0", mac=MAC), (ROUTER,), "ok"),
+        (Place(bridge="br0", mac=MAC), (ROUTER, STRANGER), "warn"),
+        (Place(bridge="br0", mac=MAC, gateway6=Ip("fe80::1")), (ROUTER, STRANGER), "warn"),
+        (Place(bridge="br0", mac=MAC, bridge_mac=MAC, ipv6="host"), (ROUTER,), "ok"),
+        (Place(bridge="br0", mac=MAC, bridge_mac=MAC, ipv6="host"), (ROUTER, STRANGER), "failed"),
+        (Place(bridge="br0", mac=MAC, bridge_mac=MAC, ipv6="none"), (STRANGER,), "failed"),
+    ],
+)
+def test_routers6(place: Place, routers: tuple[Advertiser, ...], verdict: str) -> None:
+    marked = probe_path.marked_routers(place, routers)
+    assert probe_path.routers6(place, marked, 1.0).verdict == verdict
+
+
+@pytest.mark.parametrize(
+    ("received", "avg", "verdict"), [(5, 0.3, "ok"), (4, 0.3, "warn"), (5, 80.0, "warn")]
+)
+def test_latency(received: int, avg: float, verdict: str) -> None:
+    found = Latency(ip=Ip("10.0.0.1"), sent=5, received=received, min_ms=avg, avg_ms=avg,
+                    max_ms=avg)  # fmt: skip
+    assert probe_path.latency((found,), 1.0).verdict == verdict
 
 
 def test_silence_on_a_lan_is_not_blamed_on_libvirt() -> None:
@@ -95,7 +181,9 @@ def test_host_behind_a_firewall_is_a_doubt_and_an_absent_one_a_failure() -> None
         (".", NameResult(alive_ms=1.0, ms=1.0, code="REFUSED"), "warn"),
         (".", NameResult(alive_ms=1.0), "warn"),
         (".", NameResult(error="Connection refused"), "failed"),
-        ("a.example", NameResult(alive_ms=1.0, ms=1.0, code="NXDOMAIN"), "failed"),
+        ("a.example", NameResult(alive_ms=1.0, ms=1.0, code="NXDOMAIN"), "ok"),
+        ("a.example", NameResult(alive_ms=1.0, ms=1.0, code="NOERROR"), "ok"),
+        ("a.example", NameResult(alive_ms=1.0, ms=1.0, code="SERVFAIL"), "failed"),
         ("a.example", NameResult(alive_ms=1.0), "failed"),
     ],
 )
@@ -114,7 +202,38 @@ def test_dns_of_an_isolated_network_need_not_know_the_world() -> None:
     step = probe_steps.dns(place_in("isolated"), Ip("10.0.0.1"), ".", refused, 1.0)
     assert step.verdict == "ok" and "guests only" in step.detail
     step = probe_steps.dns(place_in("isolated"), Ip("10.0.0.1"), "a.example", refused, 1.0)
+    assert step.verdict == "ok" and "guests only" in step.detail
+    dead = NameResult(error="Connection refused")
+    step = probe_steps.dns(place_in("isolated"), Ip("10.0.0.1"), "a.example", dead, 1.0)
     assert step.verdict == "failed"
+
+
+@pytest.mark.parametrize(
+    ("mode", "result", "detail", "reason"),
+    [
+        ("nat", NameResult(alive_ms=1.0, code="NXDOMAIN"), "there is no name a.example",
+         "10.0.0.1 says so (NXDOMAIN)"),
+        ("nat", NameResult(alive_ms=1.0, code="NOERROR"), "a.example has no address", "NOERROR"),
+        ("nat", NameResult(alive_ms=1.0, code="SERVFAIL"), "could not be resolved", "DNS step"),
+        ("nat", NameResult(), "could not be resolved", "DNS step"),
+        ("isolated", NameResult(alive_ms=1.0, code="REFUSED"), "could not be resolved",
+         "isolated, by design"),
+        ("isolated", NameResult(), "could not be resolved", "DNS step"),
+    ],
+)  # fmt: skip
+def test_a_target_without_an_address(
+    mode: str, result: NameResult, detail: str, reason: str
+) -> None:
+    to = Endpoint(host="a.example")
+    step = probe_steps.unresolved(place_in(mode), to, Ip("10.0.0.1"), result)
+    assert step.verdict == "failed" and detail in step.detail and reason in step.reason
+    assert bool(NO_NAME.fullmatch(step.detail)) == (result.code in {"NXDOMAIN", "NOERROR"})
+
+
+def test_what_is_beyond_an_isolated_network_is_not_reached_by_design() -> None:
+    to, nobody = Endpoint(host="192.0.2.1"), PingResult(sent=8)
+    step = probe_steps.target(place_in("isolated"), to, Ip("192.0.2.1"), nobody, 2e3, "0")
+    assert step.verdict == "failed" and "by design" in step.reason and "move" in step.hint
 
 
 def test_forwarding_that_is_off_is_named_before_a_missing_route() -> None:
@@ -134,23 +253,45 @@ def test_network_without_nat_needs_a_route_back(mode: str) -> None:
     assert "nothing listens" in step.reason
 
 
+@pytest.mark.parametrize("ip", ["192.0.2.1", "2001:db8::1"])
 @pytest.mark.parametrize(
-    ("result", "verdict"),
-    [
-        (MtuResult(mtu=1500, first_hop=1500), "ok"),
-        (MtuResult(mtu=1400, first_hop=1500, reported=True), "ok"),
-        (MtuResult(mtu=1400, first_hop=1500), "failed"),
-        (MtuResult(first_hop=1500), "skipped"),
-    ],
+    ("mtu", "reported", "verdict"),
+    [(1500, False, "ok"), (1400, True, "ok"), (1400, False, "failed"), (None, False, "skipped")],
 )
-def test_path_mtu(result: MtuResult, verdict: str) -> None:
-    assert probe_steps.path_mtu(Ip("192.0.2.1"), result, 1.0).verdict == verdict
+def test_path_mtu(ip: str, mtu: int | None, reported: bool, verdict: str) -> None:
+    found = PathMtu(ip=Ip(ip), mtu=mtu, first_hop=1500, reported=reported)
+    assert found.black_hole == (verdict == "failed")
+    assert probe_path.path_mtu("path-mtu", found, 1.0).verdict == verdict
 
 
 def test_prefix_that_gives_no_address() -> None:
-    found = RouterResult(ip=Ip("fe80::1"), mac=MAC, ms=1.0, default=True, prefixes=("fd00::/48",))
-    assert probe_steps.ipv6(found, PingResult(ms=1.0, sent=1), 1.0).verdict == "failed"
-    assert probe_steps.ipv6(RouterResult(waited_ms=600.0), None, 600.0).verdict == "skipped"
+    router = Advertiser(ip=Ip("fe80::1"), mac=MAC, default=True, prefixes=(Cidr("fd00::/48"),))
+    assert probe_steps6.ipv6(PLACE, RouterResult(router=router), None, 1.0).verdict == "failed"
+
+
+def test_silent_router_is_a_fault_only_where_the_network_has_one() -> None:
+    silent = RouterResult(waited_ms=600.0)
+    mine = Place(bridge="br0", mac=MAC, ipv6="host")
+    assert probe_steps6.ipv6(PLACE, silent, None, 600.0).verdict == "skipped"
+    assert probe_steps6.ipv6(mine, silent, None, 600.0).verdict == "failed"
+
+
+@pytest.mark.parametrize(
+    ("addresses", "asked", "verdict"),
+    [
+        ((), Lease6Result(solicits=4), "failed"),
+        ((), Lease6Result(solicits=1, refusal="no addresses available"), "failed"),
+        ((Ip("fd00::9"),), Lease6Result(solicits=4), "warn"),
+        ((), Lease6Result(lease=ProbeLease6(address=Ip("fd00::9"), server=Ip("fe80::1"),
+                                            server_id="0003")), "ok"),
+    ],
+)  # fmt: skip
+def test_dhcp6_as_the_router_says(
+    addresses: tuple[Ip, ...], asked: Lease6Result, verdict: str
+) -> None:
+    router = Advertiser(ip=Ip("fe80::1"), mac=MAC, default=True, managed=True)
+    found = RouterResult(router=router, addresses=addresses)
+    assert probe_steps6.ipv6(PLACE, found, asked, 1.0).verdict == verdict
 
 
 def test_conflict() -> None:

@@ -16,6 +16,7 @@ from kvmnet.formats import (
     domain_xml,
     interfaces,
     iproute,
+    iproute_routes,
     iptables,
     leases,
     netplan,
@@ -23,6 +24,7 @@ from kvmnet.formats import (
     networkmanager,
     nft,
     nics,
+    port_facts,
     sockets,
 )
 
@@ -35,18 +37,19 @@ def _nft(folder: Path, text: str) -> object:
 
 PARSERS: dict[str, Callable[[Path, str], object]] = {
     "agent": lambda _, text: leases.agent_addresses(text),
+    "bridge_mdb": lambda _, text: port_facts.parse_listeners(text),
+    "bridge_vlan": lambda _, text: port_facts.parse_vlans(text),
     "docker": lambda _, text: docker.parse(text),
     "domain": lambda _, text: domain_xml.parse(text),
-    "ethtool_features": lambda _, text: nics.parse_lro(text),
     "interfaces": lambda _, text: interfaces.parse(text, "/etc/network/interfaces"),
     "iproute_addr": lambda _, text: (iproute.parse_links(text), iproute.parse_addresses(text)),
     "iproute_fdb": lambda _, text: iproute.parse_forwarding(text),
     "iproute_neigh": lambda _, text: iproute.parse_neighbours(text),
     "iproute_proxy": lambda _, text: iproute.parse_neighbours(text),
-    "iproute_route4": lambda _, text: iproute.parse_routes(text, 4),
-    "iproute_route6": lambda _, text: iproute.parse_routes(text, 6),
-    "iproute_rule4": lambda _, text: iproute.parse_rules(text, 4),
-    "iproute_rule6": lambda _, text: iproute.parse_rules(text, 6),
+    "iproute_route4": lambda _, text: iproute_routes.parse_routes(text, 4),
+    "iproute_route6": lambda _, text: iproute_routes.parse_routes(text, 6),
+    "iproute_rule4": lambda _, text: iproute_routes.parse_rules(text, 4),
+    "iproute_rule6": lambda _, text: iproute_routes.parse_rules(text, 6),
     "iptables": lambda folder, text: iptables.parse(
         text, backend="iptables-nft", family="ip6" if folder.name == "ipv6" else "ip"
     ),

@@ -1,34 +1,53 @@
-"""Addresses that were lent to the loopback and forgotten there."""
+"""Addresses that are lent to the loopback, and taken back."""
 
 import json
 
 from kvmnet.formats import lent
 
-LINKS = json.dumps(
+SHOWN = json.dumps(
     [
-        {"ifname": "lo", "addr_info": [
-            {"local": "127.0.0.1", "prefixlen": 8, "scope": "host"},
-            {"local": "10.77.0.20", "prefixlen": 32, "scope": "global"},
-            {"local": "10.77.0.21", "prefixlen": 32, "scope": "global"},
-            {"local": "198.51.100.7", "prefixlen": 32, "scope": "global"},
-        ]},
         {"ifname": "br0", "addr_info": [
             {"local": "10.77.0.20", "prefixlen": 24, "scope": "global"},
+            {"local": "10.77.0.21", "prefixlen": 24, "scope": "global", "tentative": True},
+            {"local": "fe80::1", "prefixlen": 64, "scope": "link"},
+            {"local": "fd77::20", "prefixlen": 64, "scope": "global"},
         ]},
     ]
 )  # fmt: skip
-MARKED = json.dumps(
-    [{"dst": "10.77.0.0/24", "dev": "br0", "protocol": "159", "prefsrc": "10.77.0.21"}]
+
+
+def test_what_is_lent_is_what_is_taken_back() -> None:
+    names = lent.addresses(SHOWN)
+    assert names == ("10.77.0.20", "fd77::20")
+    assert lent.lend(names) == (
+        "address add 10.77.0.20/32 dev lo",
+        "address add fd77::20/128 dev lo nodad",
+    )
+    assert lent.back(names) == (
+        "address delete 10.77.0.20/32 dev lo",
+        "address delete fd77::20/128 dev lo",
+    )
+    assert lent.back(()) == ()
+
+
+ROUTES = json.dumps(
+    [
+        {"dst": "default", "gateway": "10.77.0.1", "prefsrc": "10.77.0.20"},
+        {"dst": "10.77.0.0/24", "prefsrc": "10.77.0.20", "metric": 425},
+        {"dst": "fe80::/64"},
+        {"dst": "10.9.0.0/16", "type": "blackhole"},
+    ]
 )
 
 
-def test_only_what_was_lent_is_taken_from_the_loopback() -> None:
-    assert lent.forgotten(LINKS, MARKED) == (
-        "address delete 10.77.0.20/32 dev lo",
-        "address delete 10.77.0.21/32 dev lo",
+def test_routes_come_last_while_others_are_there_and_before_those_once_they_lead_nowhere() -> None:
+    assert lent.routes(ROUTES, "enp0s3", 4) == (
+        "route add 0.0.0.0/0 via 10.77.0.1 dev enp0s3 proto 159 metric 4000000 src 10.77.0.20 "
+        "onlink",
+        "route add 10.77.0.0/24 dev enp0s3 proto 159 metric 4000001 src 10.77.0.20",
     )
-
-
-def test_an_administrators_own_address_stays() -> None:
-    assert not any("198.51.100.7" in x for x in lent.forgotten(LINKS, MARKED))
-    assert lent.forgotten("[]", "[]") == ()
+    assert lent.routes_before(ROUTES, "enp0s3", 4) == (
+        "route add 0.0.0.0/0 via 10.77.0.1 dev enp0s3 proto 159 metric 4000000 src 10.77.0.20 "
+        "onlink",
+        "route add 10.77.0.0/24 dev enp0s3 proto 159 metric 424 src 10.77.0.20",
+    )

@@ -5,6 +5,7 @@ import pytest
 from kvmnet.errors import InvalidInput
 from kvmnet.formats.opening import iptables_rule, nft_rule
 from kvmnet.model.opening import Opening
+from kvmnet.model.values import Ip
 
 
 def opening(link: str) -> Opening:
@@ -25,3 +26,15 @@ def test_name_that_would_open_more_than_one_link_is_refused(link: str) -> None:
 def test_plain_names_are_taken() -> None:
     assert 'iifname "br-lan.7" udp dport 67 accept' in " ".join(nft_rule(opening("br-lan.7")))
     assert iptables_rule(opening("virbr0"))[:2] == ("-i", "virbr0")
+
+
+def test_a_published_port_is_opened_for_one_guest() -> None:
+    one = Opening(
+        backend="nft", family="ip", table="libvirt_network", chain="forward",
+        comment="kvmnet:default", oif="virbr0", protocol="tcp", dport=80,
+        destination=Ip("192.168.122.11"),
+    )  # fmt: skip
+    assert " ".join(nft_rule(one)) == (
+        'oifname "virbr0" ip daddr 192.168.122.11 tcp dport 80 accept comment "kvmnet:default"'
+    )
+    assert " ".join(iptables_rule(one)).startswith("-o virbr0 -d 192.168.122.11 -p tcp --dport 80 ")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvmnet.formats import dhcp, dns, ethernet, icmp
+from kvmnet.formats import dhcp, dhcp6, dns, ethernet, icmp
 from kvmnet.model.values import Ip, Mac
 
 GUEST = Mac("52:54:00:12:34:56")
@@ -30,6 +30,7 @@ DECODERS: list[Callable[[bytes], object]] = [
     icmp.decode_echo,
     icmp.decode_ipv6,
     icmp.decode_router_advertisement,
+    dhcp6.decode,
 ]
 
 
@@ -149,10 +150,49 @@ def test_router_advertisement() -> None:
         "0501 0000 00000578"  # MTU 1400
         "0304 40 c0 00015180 00003840 00000000 fd070000000000000000000000000000"
         "0304 40 80 00015180 00003840 00000000 fd080000000000000000000000000000"
+        "1903 0000 00000258 fd070000000000000000000000000035"  # a DNS server
     )
     assert icmp.decode_router_advertisement(raw) == icmp.RouterAdvertisement(
-        lifetime_s=1800, managed=True, mtu=1400, prefixes=("fd07::/64",)
+        lifetime_s=1800, managed=True, mtu=1400, prefixes=("fd07::/64",),
+        dns=(Ip("fd07::35"),),
+    )  # fmt: skip
+
+
+def test_question_before_an_address_is_taken_does_not_say_who_asks() -> None:
+    named = icmp.encode_neighbour_solicitation(Ip("fd07::9"), Ip("fe80::1"), GUEST)
+    unnamed = icmp.encode_neighbour_solicitation(Ip("fd07::9"), icmp.UNSPECIFIED, GUEST)
+    assert (len(named), len(unnamed)) == (32, 24)
+    assert ethernet.mac_bytes(GUEST) not in unnamed
+
+
+def test_dhcpv6_reply_of_dnsmasq() -> None:
+    raw = bytes.fromhex(
+        "07 abcdef 0001 000a 00030001525400123456 0002 000e 0001000130aabbccbe534d757826"
+        "0003 0028 00123456 00000000 00000000 0005 0018 fd07000000000000000000000000017a"
+        "0000012c 0000012c"
+        "000d 0009 0000 73756363657373"
+        "0017 0010 fd070000000000000000000000000001"
     )
+    assert dhcp6.decode(raw) == dhcp6.Dhcp6Message(
+        type=dhcp6.REPLY, transaction=0xABCDEF, client_id=dhcp6.duid(GUEST),
+        server_id=bytes.fromhex("0001000130aabbccbe534d757826"),
+        addresses=(dhcp6.Dhcp6Address(ip=Ip("fd07::17a"), valid_s=300),),
+        dns=(Ip("fd07::1"),),
+    )  # fmt: skip
+
+
+def test_dhcpv6_refusal_with_the_servers_words() -> None:
+    status = "000d 0006 0002 66756c6c"
+    raw = bytes.fromhex(f"02 abcdef 0003 0016 00123456 00000000 00000000 {status}")
+    found = dhcp6.decode(raw)
+    assert found is not None and found.refusal == "no addresses available: full"
+
+
+def test_dhcpv6_request_names_server_and_address() -> None:
+    raw = dhcp6.encode(dhcp6.REQUEST, 7, GUEST, server_id=b"\0\3abc", ip=Ip("fd07::9"))
+    found = dhcp6.decode(raw)
+    assert found is not None and (found.type, found.transaction) == (dhcp6.REQUEST, 7)
+    assert found.server_id == b"\0\3abc" and found.addresses[0].ip == "fd07::9"
 
 
 def test_link_local_address_of_a_mac() -> None:

@@ -112,7 +112,7 @@ def test_refused(text: str) -> None:
 
 def test_newer_version_is_told() -> None:
     with pytest.raises(InvalidInput, match="newer kvmnet"):
-        state_json.parse('{"format": "kvmnet.state", "version": 2, "state": {"new": true}}')
+        state_json.parse('{"format": "kvmnet.state", "version": 3, "state": {"new": true}}')
 
 
 def test_unknown_fields_of_the_same_version_are_ignored() -> None:

@@ -15,6 +15,7 @@ import pytest
 from msgspec.structs import replace
 
 from kvmnet.adapters import manager_netplan, manager_networkd
+from kvmnet.errors import Refused
 from kvmnet.formats import (
     netplan_bridge,
     netplan_keys,
@@ -27,7 +28,8 @@ from kvmnet.model.handover import FileState, HandedOver, ManagerCall, NetworkdRe
 from kvmnet.model.netplan import NetplanView
 from kvmnet.model.networkd import NetworkdLink, NetworkdView
 from kvmnet.model.networkmanager import NmFacts, NmProfile, NmView
-from kvmnet.model.takeover import Takeover
+from kvmnet.model.takeover import BridgePort, Takeover
+from kvmnet.model.values import Mac
 
 HERE = Path(__file__).parent
 CASES = sorted(x.parent for manager in ("networkd", "netplan")
@@ -225,3 +227,46 @@ def test_the_uuid_of_netplans_profile_is_the_one_that_networkmanager_gives_it() 
     """Seen with NetworkManager 1.42 and netplan 0.106."""
     assert netplan_networkmanager.uuid_of("enp0s3") == "1eef7e45-3b9d-3043-bee3-fc5925c90273"
     assert netplan_networkmanager.uuid_of("br0") == "00679506-5c05-3c3d-bdfe-474849762078"
+
+
+WRITTEN_BY_NM = """network:
+  version: 2
+  ethernets:
+    NM-14f59568-5076-387a-aef6-10adfcca2e26:
+      renderer: NetworkManager
+      match:
+        name: "eth0"
+      dhcp4: true
+      dhcp6: true
+      wakeonlan: true
+      networkmanager:
+        uuid: "14f59568-5076-387a-aef6-10adfcca2e26"
+        name: "Wired connection 1"
+        passthrough:
+          connection.autoconnect-priority: "-999"
+          connection.timestamp: "1700000000"
+          ethernet._: ""
+          ipv6.addr-gen-mode: "default"
+          ipv6.ip6-privacy: "-1"
+          proxy._: ""
+"""
+"""As NetworkManager of Ubuntu 23.10 and later keeps a profile of its own: 90-NM-UUID.yaml."""
+
+
+def test_a_definition_that_networkmanager_writes_itself_is_refused_with_the_way_out() -> None:
+    path = "/etc/netplan/90-NM-14f59568-5076-387a-aef6-10adfcca2e26.yaml"
+    view = NetplanView(
+        files=(FileState(path=path, text=WRITTEN_BY_NM, mode=0o600),),
+        networkd=NetworkdView(files=(), links=()),
+        nm=NmView(profiles=(), devices=(NmFacts(name="eth0", state="connected"),)),
+        cloud_init="absent",
+    )
+    takeover = Takeover(
+        bridge="br0", mac=Mac("52:54:00:77:00:20"), heir_of="eth0",
+        ports=(BridgePort(name="eth0", mac=Mac("52:54:00:77:00:20")),),
+    )  # fmt: skip
+    with pytest.raises(Refused) as caught:
+        netplan_bridge.create(view, takeover)
+    assert "NetworkManager has written" in str(caught.value)
+    assert "Wired connection 1" in caught.value.why
+    assert "definition of your own" in caught.value.hint

@@ -1,8 +1,6 @@
 """Modules are ordered by what they depend on, whatever way they are packed."""
 
 import lzma
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -34,13 +32,6 @@ def test_dependencies_first_and_each_once(kernel: Kernel) -> None:
 
 def test_content_is_unpacked(kernel: Kernel) -> None:
     assert dict(load_order(kernel, ("net_failover",)))["net_failover"] == module("failover")
-
-
-def test_zstd(kernel: Kernel) -> None:
-    plain = Path(kernel.modules) / "kernel/drivers/failover.ko"
-    subprocess.run(["zstd", "-q", "--rm", str(plain)], check=True, timeout=10)
-    assert shutil.which("zstd")
-    assert dict(load_order(kernel, ("failover",))) == {"failover": module("")}
 
 
 def test_a_module_that_is_not_there_is_named(kernel: Kernel) -> None:

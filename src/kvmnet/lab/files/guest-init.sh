@@ -29,17 +29,17 @@ done
 
 ip link set lo up
 echo "127.0.0.1 localhost $name" > /etc/hosts
-for path in /sys/class/net/eth*; do
-    nic="${path##*/}"
-    ip link set "$nic" up
-    # Asks until it gets an answer; nic-watch ends it when the cable was out, and it starts anew.
-    (while :; do
-        udhcpc -f -i "$nic" -p "/run/udhcpc.$nic.pid" -s /etc/udhcpc.sh -x "hostname:$name" \
-            -t 5 -T 1 -A 2
-        sleep 0.1
-    done) > "/run/udhcpc.$nic.log" 2>&1 &
-    /etc/nic-watch.sh "$nic" > /dev/null 2>&1 &
-done
+# NICs come and go while it runs. Their numbers are never used twice, their names are.
+(while :; do
+    for path in /sys/class/net/eth*; do
+        index="$(cat "$path/ifindex" 2>/dev/null)"
+        if [ -n "$index" ] && [ ! -e "/run/nic.$index" ]; then
+            : > "/run/nic.$index"
+            /etc/nic-watch.sh "${path##*/}" "$index" &
+        fi
+    done
+    sleep 0.1
+done) > /dev/null 2>&1 &
 
 echo "Hello from the guest $name." > /www/index.html
 httpd -p 80 -h /www

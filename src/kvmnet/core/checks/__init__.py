@@ -1,0 +1,1 @@
+"""What may be wrong on a host: one function looks at one known problem of the field."""
