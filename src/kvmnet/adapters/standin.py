@@ -266,6 +266,8 @@ def _say(answer: AnyAnswer) -> None:
 
 
 def _owner_is_gone(signum: int, frame: FrameType | None) -> None:
+    # Once: what follows is the clean-up.
+    signal.signal(signum, signal.SIG_IGN)
     raise OwnerGone
 
 
@@ -283,24 +285,33 @@ def _serve(guest: StandInGuest) -> None:
 
 
 def main() -> int:
-    signal.signal(signal.SIGTERM, _owner_is_gone)
     guest = StandInGuest()
     try:
+        status = _until_its_owner_is_gone(guest)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    except OwnerGone:  # told a second time: first the lifeline closed, then the signal came
+        status = 0
+    with contextlib.suppress(KvmnetError):  # the NIC may be gone, then nothing can be sent
+        guest.give_back()
+    with contextlib.suppress(KvmnetError):
+        run(["ip", "link", "delete", NIC], accept=(0, 1))
+    return status
+
+
+def _until_its_owner_is_gone(guest: StandInGuest) -> int:
+    """From the first word to the last. Raises `OwnerGone` if that is told twice."""
+    try:
+        signal.signal(signal.SIGTERM, _owner_is_gone)
         die_with_parent(signal.SIGTERM)
         leave_network()
         _say(Ready())
         _serve(guest)
     except KvmnetError as error:
-        _say(Fault(what=error.what, why=error.why))
+        with contextlib.suppress(BrokenPipeError):
+            _say(Fault(what=error.what, why=error.why))
         return 1
     except (OwnerGone, BrokenPipeError):
-        pass  # nobody is left to tell: clean up and end
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        with contextlib.suppress(KvmnetError):  # the NIC may be gone, then nothing can be sent
-            guest.give_back()
-        with contextlib.suppress(KvmnetError):
-            run(["ip", "link", "delete", NIC], accept=(0, 1))
+        pass  # nobody is left to tell
     return 0
 
 
