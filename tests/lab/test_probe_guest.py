@@ -183,9 +183,11 @@ def test_guest_on_a_bridge_where_nobody_else_has_an_address(lab: Lab, web: LabGu
     guest = lab.add_guest("still", on="bridge:brx")
     try:
         guest.wait_ready()
-        # The agent answers before the DHCP client runs, and its script takes addresses away.
+        # The agent answers before the DHCP client runs, and its script takes addresses away. A
+        # client that is stopped while its script runs leaves it a zombie: that is over too.
         until(lambda: guest.shell("kill -STOP $(cat /run/udhcpc.*.pid) && echo it || true"))
-        until(lambda: not guest.shell("pidof udhcpc.sh || true"))
+        running = "for x in $(pidof udhcpc.sh); do grep '^State:.[^Z]' /proc/$x/status; done; true"
+        until(lambda: not guest.shell(running))
         guest.shell("ip address add 10.9.9.9/24 dev eth0 && ip route add default via 10.9.9.1")
         report = probe(lab, "guest:still", "--to", "10.9.9.9")
     finally:

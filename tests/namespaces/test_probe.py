@@ -231,10 +231,10 @@ def test_killed_at_any_moment_nothing_is_left(
     time.sleep(after_s)
     os.kill(leaf, number)
     process.communicate(timeout=10)
-    wait_for("the cable to vanish", lambda: nothing_is_left(lan), 3)
-    wait_for("the lease to be given back", lambda: not lan.leases("br7"), 3)
+    wait_for("the cable to vanish", lambda: nothing_is_left(lan))
+    wait_for("the lease to be given back", lambda: not lan.leases("br7"))
     wait_for("the stand-in to end",
-             lambda: "standin" not in lan.run("ps", "-eo", "args").stdout, 3)  # fmt: skip
+             lambda: "standin" not in lan.run("ps", "-eo", "args").stdout)  # fmt: skip
 
 
 def test_killed_while_the_server_thinks(world: World) -> None:
@@ -244,7 +244,7 @@ def test_killed_while_the_server_thinks(world: World) -> None:
     wait_for("the cable", lambda: not nothing_is_left(world))
     os.kill(leaf, signal.SIGKILL)
     process.communicate(timeout=10)
-    wait_for("the cable to vanish", lambda: nothing_is_left(world), 3)
+    wait_for("the cable to vanish", lambda: nothing_is_left(world))
 
 
 def test_killed_stand_in_is_told_and_leaves_no_cable(world: World) -> None:

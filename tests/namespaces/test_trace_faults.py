@@ -126,20 +126,30 @@ def test_killed_at_any_moment_it_leaves_nothing(road: Road, *, btf: bool) -> Non
         without_btf(road)
     road.host.run("ip", "route", "replace", "default", "via", "192.0.2.77")  # nobody: it takes long
     for blindly in (0.1, 0.2, 0.3):
-        kill_one(road, lambda: True, blindly)
-    for later in (0.0, 0.1, 0.2, 0.35, 0.5, 0.7):
+        assert kill_one(road, lambda: True, blindly)
+    cut = [
         kill_one(road, lambda: "kvmnet_trace" in road.host.run("nft", "list", "tables").stdout,
-                 later)  # fmt: skip
+                 later)
+        for later in (0.0, 0.1, 0.2, 0.35, 0.5, 0.7)
+    ]  # fmt: skip
+    # On a slow machine the moment is seen late, and the last ones may find the trace over.
+    assert cut.count(True) >= 3, cut
 
 
-def kill_one(road: Road, is_time: Callable[[], bool], later: float) -> None:
+def kill_one(road: Road, is_time: Callable[[], bool], later: float) -> bool:
+    """Start a trace, kill it at that time, and see that nothing is left. False: it was over."""
     running = road.host.spawn(*KVMNET, "trace", "bridge:br7", SERVER)
     wait_for("kvmnet", lambda: children(running.pid))
     (pid,) = children(running.pid)  # nsenter's
-    wait_for("the moment", is_time)
+    wait_for("the moment", lambda: is_time() or running.poll() is not None)
     time.sleep(later)
-    os.kill(pid, signal.SIGKILL)
-    running.communicate(timeout=5)
+    was_running = True
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        was_running = False
+    running.communicate(timeout=30)
     assert running.returncode != 0
-    wait_for("the clean-up", road.nothing_is_left, 3)
-    wait_for("tracefs to be clean", lambda: not instances(road), 3)
+    wait_for("the clean-up", road.nothing_is_left)
+    wait_for("tracefs to be clean", lambda: not instances(road))
+    return was_running
