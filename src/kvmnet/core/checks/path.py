@@ -52,7 +52,7 @@ def rp_filter(state: State) -> Iterator[Finding]:
             what=f"strict reverse path filtering drops what {wrong.who} sends in by {link.name}: "
             f"it is looked for at {wrong.way.link}",
             breaks=f"answers that come in by {link.name}, to this host and to guests",
-            evidence=(f"net.ipv4.conf.{key}.rp_filter = 1",
+            evidence=(f"net.ipv4.conf.{key}.rp_filter = 1{_said(state, key)}",
                       f"ip route: {wrong.way.destination} dev {wrong.way.link} "
                       f"metric {wrong.way.metric}",
                       *wrong.why,
@@ -60,6 +60,16 @@ def rp_filter(state: State) -> Iterator[Finding]:
             fix=(command("sysctl", "-w", f"net/ipv4/conf/{link.name}/rp_filter=2"),),
             mend=(mending.set_sysctl(f"net/ipv4/conf/{link.name}/rp_filter", "2", str(own)),),
         )  # fmt: skip
+
+
+def _said(state: State, link: str) -> str:
+    """The file that sets it so: for that link, for all of them (sysctl.d(5)), or for new ones."""
+    names = [f"net.ipv4.conf.{x}.rp_filter" for x in (link, "*", "default")]
+    told = [x for x in state.sysctl_files if x.name in names and x.value == str(_STRICT)]
+    if not told:
+        return ""
+    chosen = min(told, key=lambda x: names.index(x.name))
+    return f" ({chosen.path} says {chosen.name} = {chosen.value})"
 
 
 class _Wrong(NamedTuple):
