@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Callable
 
 import msgspec
 from msgspec import Struct
@@ -58,9 +59,53 @@ def create(m: Machine, *options: str) -> Seen:
 
 def assert_unharmed(seen: Seen, most_lost: int) -> None:
     """The connection went on with every byte, and hardly a packet was lost."""
-    assert seen.talk.intact, seen
+    assert_connected(seen)
     assert seen.silence.lost <= most_lost, seen
+
+
+def assert_connected(seen: Seen) -> None:
+    """The connection went on with every byte, and no packet came twice."""
+    assert seen.talk.intact, seen
     assert seen.silence.doubled == 0, seen
+
+
+def assert_hardly_lost(
+    change: Callable[[], Seen], back: Callable[[], object], most_lost: int
+) -> None:
+    """A change that nobody's connection notices, and that loses `most_lost` packets at the most.
+
+    One that loses more is made twice more, and neither may: a machine that has to do something
+    else at the wrong moment loses packets once, a fault does so again.
+    """
+    seen = change()
+    assert_connected(seen)
+    if seen.silence.lost > most_lost:
+        for _ in range(2):
+            back()
+            assert_unharmed(change(), most_lost)
+
+
+def undo(m: Machine, before: Before) -> Seen:
+    """Undo what was done last, back to what was before, while packets and a TCP connection go
+    through the bridge."""
+    with m.watched() as watch:
+        undone = m.kvmnet("undo", "--yes", check=False)
+        time.sleep(1)
+    note(m, "undo", watch.seen)
+    assert undone.status == 0, undone
+    assert_back(m, before)
+    return watch.seen
+
+
+def delete(m: Machine, before: Before) -> Seen:
+    """Delete br0, back to what was before, while packets and a TCP connection go through it."""
+    with m.watched() as watch:
+        done = m.kvmnet("bridge", "delete", "br0", "--yes", check=False)
+        time.sleep(1)
+    note(m, "delete", watch.seen)
+    assert done.status == 0, done
+    assert_back(m, before)
+    return watch.seen
 
 
 def assert_bridged(m: Machine, before: Before) -> None:
