@@ -3,14 +3,15 @@
 import os
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 # Helpers of tests that assert: a failure should show the values, as in the tests themselves.
 pytest.register_assert_rewrite(*(f"machines.{x}" for x in ("lan", "machine", "scenarios")))
 
 # A run shows what a change does, so the examples are the same each time. To look for new ones:
-# --hypothesis-profile=default, which draws them at random.
-settings.register_profile("same", derandomize=True, database=None)
+# --hypothesis-profile=default, which draws them at random. How long they take is not tested.
+settings.register_profile("same", derandomize=True, database=None, deadline=None,
+                          suppress_health_check=[HealthCheck.too_slow])  # fmt: skip
 settings.load_profile("same")
 
 

@@ -19,8 +19,8 @@ from machines import images, lan
 from machines.lan import FOLDER, children
 from machines.machine import RUN_S, Done, Machine, configuration
 
-BOOT_S = 40.0
-STOP_S = 15.0
+BOOT_S = 120.0
+STOP_S = 60.0
 CGROUPS = Path("/sys/fs/cgroup")
 _IN_CGROUP = 'for g in $0; do mkdir -p "$g" && echo 0 >"$g/cgroup.procs" || exit 1; done; exec "$@"'
 _PATH = "PATH=/usr/local/lib/stub:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"

@@ -55,7 +55,7 @@ Builder = Callable[[Path], object]
 """Makes a file or folder at the path that it is given."""
 
 BUILD_S = 600.0
-APT_S = 60.0
+APT_S = 180.0
 """Without a cache of its own, apt reads all of its lists each time."""
 DISK_SIZE = "1500M"
 _LEFT_OUT = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*")

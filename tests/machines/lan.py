@@ -29,8 +29,8 @@ MAC2 = "52:54:00:77:00:21"
 ECHO_PORT = 7777
 
 FILES = Path(__file__).parent / "files"
-START_S = 10.0
-RUN_S = 60.0
+START_S = 30.0
+RUN_S = 120.0
 FOLDER = Path("/run/machines")
 """In the LAN's own mount namespace."""
 
@@ -69,7 +69,7 @@ class Talk(Struct, frozen=True, kw_only=True):
     error: str = ""
 
 
-def wait_for(what: str, check: Callable[[], object], timeout: float = 10.0) -> None:
+def wait_for(what: str, check: Callable[[], object], timeout: float = 60.0) -> None:
     """Wait until `check` is true, or fail naming `what`."""
     end = time.monotonic() + timeout
     while not check():

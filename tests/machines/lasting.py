@@ -54,7 +54,7 @@ def settings(m: Machine) -> list[str]:
 def assert_lasts(m: Machine) -> None:
     """After a boot: all but what the later file took back, until people say it there."""
     scenarios.wait_for("dup1", lambda: m.addresses("dup1") and m.addresses("dup0"))
-    assert settings(m) == ["2", "1", "0"]
+    scenarios.wait_for("settings", lambda: settings(m) == ["2", "1", "0"])
     assert names(diagnose(m)) == [("rp-filter", "NIC dup1")]
     m.run(["sed", "-i", "s/= 1/= 2/", LATER])
     m.run(["systemctl", "restart", "systemd-sysctl"])

@@ -32,7 +32,17 @@ class Before(Struct, frozen=True, kw_only=True):
 
 
 def look(m: Machine) -> Before:
-    """The machine as it is now."""
+    """The machine at rest: when it is twice the same. Managers go on after the boot is over."""
+    now = _look(m)
+    for _ in range(30):
+        time.sleep(0.5)
+        earlier, now = now, _look(m)
+        if earlier == now:
+            break
+    return now
+
+
+def _look(m: Machine) -> Before:
     links = m.links()
     return Before(
         addresses=frozenset(m.addresses(m.uplink)),
@@ -57,12 +67,6 @@ def create(m: Machine, *options: str) -> Seen:
     return watch.seen
 
 
-def assert_unharmed(seen: Seen, most_lost: int) -> None:
-    """The connection went on with every byte, and hardly a packet was lost."""
-    assert_connected(seen)
-    assert seen.silence.lost <= most_lost, seen
-
-
 def assert_connected(seen: Seen) -> None:
     """The connection went on with every byte, and no packet came twice."""
     assert seen.talk.intact, seen
@@ -74,15 +78,18 @@ def assert_hardly_lost(
 ) -> None:
     """A change that nobody's connection notices, and that loses `most_lost` packets at the most.
 
-    One that loses more is made twice more, and neither may: a machine that has to do something
-    else at the wrong moment loses packets once, a fault does so again.
+    One that loses more is made again, twice at the most: a machine that has to do something else
+    at the wrong moment loses packets once, a fault does so each time. All are shown at the end.
     """
     seen = change()
     assert_connected(seen)
-    if seen.silence.lost > most_lost:
-        for _ in range(2):
-            back()
-            assert_unharmed(change(), most_lost)
+    for _ in range(2):
+        if seen.silence.lost <= most_lost:
+            break
+        back()
+        seen = change()
+        assert_connected(seen)
+    assert seen.silence.lost <= most_lost, seen
 
 
 def undo(m: Machine, before: Before) -> Seen:
@@ -111,19 +118,30 @@ def delete(m: Machine, before: Before) -> Seen:
 def assert_bridged(m: Machine, before: Before) -> None:
     """br0 has all that the uplink had, and the uplink has nothing left but its place in br0."""
     assert m.is_bridged()
+    missing = _not_bridged(m, before)
     end = time.monotonic() + SETTLE_S
-    while m.addresses("br0") != before.addresses and time.monotonic() < end:
-        time.sleep(0.2)  # after a boot IPv6 takes its time
-    assert m.addresses("br0") == before.addresses
-    assert not m.addresses(m.uplink)
-    assert m.links()["br0"]["address"] == before.mac
+    while missing:  # after a boot IPv6 takes its time
+        assert time.monotonic() < end, missing
+        time.sleep(0.2)
+        missing = _not_bridged(m, before)
+    m.run(["ping", "-c", "3", "-W", "2", "10.77.0.1"])
+
+
+def _not_bridged(m: Machine, before: Before) -> list[str]:
+    """What is not as it should be, for people."""
     moved = {re.sub(rf"\bdev {m.uplink}\b", "dev br0", x) for x in before.routes}
-    assert {_plain(x) for x in m.routes()} >= {_plain(x) for x in moved if "fe80::" not in x}
+    routes, links = m.routes(), m.links()
+    lost = {_plain(x) for x in moved if "fe80::" not in x} - {_plain(x) for x in routes}
     resolver = before.resolver.replace(f"%{m.uplink}", "%br0")
-    assert m.script("cat /etc/resolv.conf") == resolver
-    m.run(["ping", "-c", "1", "-W", "2", "10.77.0.1"])
-    stale = [x for x in m.routes() if f"dev {m.uplink} " in f"{x} "]
-    assert not stale, stale
+    now = {
+        "br0's addresses": (m.addresses("br0"), before.addresses),
+        "the uplink's addresses": (m.addresses(m.uplink), set()),
+        "br0's MAC": (links["br0"]["address"], before.mac),
+        "routes that are lost": (lost, set()),
+        "routes by the uplink": ({x for x in routes if f"dev {m.uplink} " in f"{x} "}, set()),
+        "resolv.conf": (m.script("cat /etc/resolv.conf"), resolver),
+    }
+    return [f"{what}: {is_}, not {wanted}" for what, (is_, wanted) in now.items() if is_ != wanted]
 
 
 def _plain(route: str) -> str:
@@ -142,7 +160,7 @@ def is_as_before(m: Machine, before: Before) -> bool:
 
 def differences(m: Machine, before: Before) -> list[str]:
     """What is not as it was, for people."""
-    now = look(m)
+    now = _look(m)
     found = []
     if now.links != before.links:
         found.append(f"links: {sorted(now.links)}")
@@ -163,11 +181,13 @@ def differences(m: Machine, before: Before) -> list[str]:
 
 def assert_back(m: Machine, before: Before, within_s: float = 10.0) -> None:
     """All is as it was, or becomes so by itself in time."""
+    left = differences(m, before)  # in a virtual machine a look takes seconds
     end = time.monotonic() + within_s
-    while left := differences(m, before):
+    while left:
         assert time.monotonic() < end, left
         time.sleep(0.2)
-    m.run(["ping", "-c", "1", "-W", "2", "10.77.0.1"])
+        left = differences(m, before)
+    m.run(["ping", "-c", "3", "-W", "2", "10.77.0.1"])
 
 
 def block_bridges(m: Machine) -> None:

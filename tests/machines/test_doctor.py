@@ -36,7 +36,7 @@ def test_a_host_in_good_order_has_no_findings_and_its_bridge_passes_packets(
         for name in ("dhcp", "gateway", "host", "target", "ipv6", "gateway6"):
             assert steps[name]["verdict"] == "ok", steps[name]
         for words in ((f"{lan.ROUTER}:53", "--proto", "udp"), (lan.ROUTER6,)):
-            done = m.kvmnet("trace", "bridge:br0", *words)
+            done = m.kvmnet("trace", "bridge:br0", "--wait", "10", *words)
             assert "arrived; the answer came back" in done.stdout, done
 
 
@@ -58,6 +58,7 @@ def test_what_networkd_makes_of_its_files_is_named_and_its_command_mends_it(
         for name, text in NETWORKD.items():
             m.write(f"/etc/systemd/network/{name}", text)
         m.reboot()
+        lan.wait_for("br7", lambda: m.addresses("br7") and m.addresses("enp0s4"))
         document = diagnose(m)
         assert names(document) == [
             ("ip-left-on-port", "NIC enp0s4"),

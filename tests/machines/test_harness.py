@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from machines import lan
 from machines.conftest import Machines
 from machines.images import MANAGERS
 from machines.lan import HOST
@@ -22,7 +23,7 @@ def test_a_container_keeps_its_files_and_address_when_the_power_is_cut(
         m.write("/etc/kept", "kept\n")
         etc = m.etc()
         m.power_cut()
-        assert (m.addresses(NIC), m.routes()) == before
+        lan.wait_for("the same", lambda: (m.addresses(NIC), m.routes()) == before)
         assert m.etc() == etc
         assert m.kvmnet("bridge", "list").status == 0
 
@@ -43,4 +44,4 @@ def test_probers_see_a_silence(machines: Machines) -> None:
         with m.watched(every_ms=2) as watch:
             time.sleep(0.5)
         assert watch.seen.silence.lost == 0
-        assert watch.seen.silence.silence_ms < 100
+        assert watch.seen.silence.silence_ms < 100 + watch.seen.silence.own_ms

@@ -98,6 +98,12 @@ DOCTOR = ("doctor", "web", "--to", "10.20.0.1")
 ONLINE = ("port", "link", "dhcp", "address", "gateway", "target")
 
 
+def is_online(probed: Any) -> bool:
+    """Whether the stand-in has a lease and reaches all, slowly perhaps."""
+    seen = {steps(probed)[x] for x in ONLINE}
+    return seen <= {"ok", "warn"} and probed["report"]["lease"] is not None
+
+
 def test_a_probe_is_in_the_vlan_of_the_guests_port_and_a_missing_one_is_named(
     machines: Machines,
 ) -> None:
@@ -112,7 +118,7 @@ def test_a_probe_is_in_the_vlan_of_the_guests_port_and_a_missing_one_is_named(
         m.script("bridge vlan add dev tap7 vid 20 pvid untagged; ping -c 1 -W 5 10.20.0.7 || true")
         probed = with_guest(m, *PROBE)
         seen = steps(probed)
-        assert {seen[x] for x in ONLINE} == {"ok"}, probed
+        assert is_online(probed), probed
         assert probed["report"]["lease"]["server"] == "10.20.0.1"
         # The host's own 10.1.0.1 is in VLAN 1: neither it nor the guest hears the other.
         assert seen["host"] == "skipped" and seen["answers"] == "ok", probed
@@ -152,7 +158,7 @@ def a_new_port_is_in_no_vlan_or_another(m: Machine) -> None:
         m.run(["ip", "link", "set", "br20", "type", "bridge", "vlan_default_pvid", str(given)])
         m.script("bridge vlan del dev tap7 vid 77; bridge vlan add dev tap7 vid 20 pvid untagged")
         probed = with_guest(m, *PROBE)
-        assert {steps(probed)[x] for x in ONLINE} == {"ok"}, probed
+        assert is_online(probed), probed
         (link,) = [x for x in probed["report"]["steps"] if x["name"] == "link"]
         assert "VLAN 20" in str(link["evidence"]) and "77" not in str(link["evidence"])
     m.run(["ip", "link", "set", "br20", "type", "bridge", "vlan_default_pvid", "0"])

@@ -20,7 +20,7 @@ def _frames_pass(m: Machine) -> bool:
          "ip link set tap0 master br0 up; ip -n guest link set eth0 up; "
          "ip -n guest address add 10.77.0.99/24 dev eth0; sleep 1; "
          "ip netns exec guest ping -c 3 -i 0.3 -W 2 10.77.0.1 || s=1; "
-         "ip netns del guest; exit ${s:-0}"],
+         "ip link del tap0; ip netns del guest; exit ${s:-0}"],
         check=False,
     )  # fmt: skip
     return done.status == 0
@@ -33,7 +33,10 @@ def test_firewalld_would_reject_guests_frames_and_gets_an_opening(machines: Mach
         told = m.kvmnet("bridge", "create", "br0", "--port", m.uplink, "--dry-run").stdout
         assert "firewalld" in told and "guests' frames on br0" in told, told
         assert "firewall-cmd --permanent" in told, told
-        scenarios.assert_unharmed(scenarios.create(m), 1)
+        before = scenarios.look(m)
+        scenarios.assert_hardly_lost(
+            lambda: scenarios.create(m), lambda: scenarios.undo(m, before), 1
+        )
         assert _frames_pass(m)
         m.script(  # as it is told how to keep it
             "firewall-cmd --permanent --add-interface=br0; firewall-cmd --permanent --add-forward; "
@@ -70,7 +73,10 @@ def test_ufw_would_drop_guests_frames_and_gets_an_opening(machines: Machines) ->
         m.script(f"{BRIDGED}; ufw allow 7777/tcp; ufw --force enable")
         told = m.kvmnet("bridge", "create", "br0", "--port", m.uplink, "--dry-run").stdout
         assert "ufw route allow in on br0 out on br0" in told, told
-        scenarios.assert_unharmed(scenarios.create(m), 1)
+        before = scenarios.look(m)
+        scenarios.assert_hardly_lost(
+            lambda: scenarios.create(m), lambda: scenarios.undo(m, before), 1
+        )
         assert _frames_pass(m)
         m.kvmnet("undo", "--yes")
         assert "kvmnet" not in m.script("iptables-save; ip6tables-save")

@@ -31,8 +31,8 @@ from kvmnet.lab import kernel as kernels
 from machines import images, lan
 from machines.machine import RUN_S, Done, Machine, configuration
 
-BOOT_S = 90.0
-STOP_S = 30.0
+BOOT_S = 240.0
+STOP_S = 120.0
 ANSWER_S = 15.0
 TRIES = 2
 """Boots that stall (TCG on a busy machine) are tried again; a failed assertion never is."""
@@ -224,7 +224,7 @@ class Vm(Machine):
         shutil.rmtree(own, ignore_errors=True)
         images.stage(own)
         run_here(["mke2fs", "-q", "-F", "-t", "ext4", "-O", "^has_journal", "-d", str(own),
-                  str(self.folder / "own.ext4"), OWN_DISK_SIZE], timeout=60)  # fmt: skip
+                  str(self.folder / "own.ext4"), OWN_DISK_SIZE], timeout=300)  # fmt: skip
         shutil.rmtree(own)
 
     def _argv(self) -> list[str]:
@@ -324,7 +324,7 @@ def _recipe_of_booting() -> str:
 
 
 def _copy(source: Path, target: Path) -> None:
-    run_here(["cp", "--sparse=always", str(source), str(target)], timeout=60)
+    run_here(["cp", "--sparse=always", str(source), str(target)], timeout=300)
 
 
 def _initrd(kernel: kernels.Kernel, manager: str, config: str) -> bytes:

@@ -33,7 +33,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.namespaces)
 
 
-def wait_for(what: str, check: Callable[[], object], timeout: float = 10.0) -> None:
+def wait_for(what: str, check: Callable[[], object], timeout: float = 30.0) -> None:
     """Wait until `check` is true, or fail naming `what`."""
     end = time.monotonic() + timeout
     while not check():
@@ -44,7 +44,7 @@ def wait_for(what: str, check: Callable[[], object], timeout: float = 10.0) -> N
 def children(pid: int) -> list[int]:
     try:
         return [int(x) for x in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return []
 
 

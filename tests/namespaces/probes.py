@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from .conftest import KVMNET, World
+from .conftest import KVMNET, World, wait_for
 
 
 def probe(world: World, *words: str, status: int | None = 0) -> dict[str, Any]:
@@ -25,6 +25,11 @@ def verdicts(report: dict[str, Any]) -> dict[str, str]:
 
 def nothing_is_left(world: World) -> bool:
     return not any(name.startswith("kvmnet-") for name in world.links())
+
+
+def given_back(world: World) -> None:
+    """Wait until the DHCP server has read that no lease is wanted any more: nobody answers that."""
+    wait_for("the lease to be given back", lambda: not world.leases("br7"))
 
 
 def far_host(world: World, *, mtu: int, black_hole: bool) -> None:

@@ -181,17 +181,18 @@ class Place:
         self.sender.stdin.write(f"{kind} {target} {sport} {dport}\n")
         self.sender.stdin.flush()
         assert self.sender.stdout.readline() == "sent\n"
-        end = time.monotonic() + 10
-        while time.monotonic() < end:
-            listed = json.loads(self.nft("nft", "-j", "list", "counters", "table", "inet", "watch"))
-            counts = {
-                x["counter"]["name"]: x["counter"]["packets"]
-                for x in listed["nftables"]
-                if "counter" in x
-            }
-            if counts["first"]:
-                return counts["last"] > 0
-        raise AssertionError("the packet did not arrive")
+        end = time.monotonic() + 30
+        while not self._counted()["first"]:
+            assert time.monotonic() < end, "the packet did not arrive"
+        return self._counted()["last"] > 0  # looked at again: it may have been between the two
+
+    def _counted(self) -> dict[str, int]:
+        listed = json.loads(self.nft("nft", "-j", "list", "counters", "table", "inet", "watch"))
+        return {
+            x["counter"]["name"]: x["counter"]["packets"]
+            for x in listed["nftables"]
+            if "counter" in x
+        }
 
     def end(self) -> None:
         self.sender.kill()

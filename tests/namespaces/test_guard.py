@@ -112,7 +112,7 @@ def test_killed_at_any_step_the_guard_puts_everything_back(
     before = host.look()
     driver = host.drive("SIGKILL", moment, str(step))
     driver.wait(30)
-    wait_for("the guard", lambda: host.last()["outcome"] != "open", 10)
+    wait_for("the guard", lambda: host.last()["outcome"] != "open")
     last = host.last()
     assert last["outcome"] == "undone", last
     assert "was gone at step" in last["why"] and f"at step {step} of 6" in last["why"]
@@ -125,8 +125,8 @@ def test_a_kvmnet_that_hangs_is_killed_at_its_deadline(host: Host, step: int) ->
     before = host.look()
     begin = time.monotonic()
     driver = host.drive("SIGSTOP", "began", str(step), "auto", "2")
-    wait_for("the guard", lambda: host.history() and host.last()["outcome"] != "open", 15)
-    assert time.monotonic() - begin < 10
+    wait_for("the guard", lambda: host.history() and host.last()["outcome"] != "open")
+    assert time.monotonic() - begin < 25  # a step's usual time is 30 s
     assert "hung at step" in host.last()["why"]
     assert host.last()["outcome"] == "undone"
     assert host.look() == before
@@ -135,7 +135,7 @@ def test_a_kvmnet_that_hangs_is_killed_at_its_deadline(host: Host, step: int) ->
 
 
 def test_a_verification_longer_than_a_step_is_let_work_as_long_as_it_may(host: Host) -> None:
-    status, said = host.finish(host.drive("none", "done", "0", "auto", "2", "10", "15"))
+    status, said = host.finish(host.drive("none", "done", "0", "auto", "5", "10", "15"))
     assert status == 0, said
     assert host.last()["outcome"] == "kept"
     assert "10.1.1.9/24" in host.look()
@@ -144,7 +144,7 @@ def test_a_verification_longer_than_a_step_is_let_work_as_long_as_it_may(host: H
 def test_a_verification_that_hangs_is_killed_and_undone(host: Host) -> None:
     before = host.look()
     host.finish(host.drive("none", "done", "0", "auto", "2", "50", "1"))
-    wait_for("the guard", lambda: host.last()["outcome"] != "open", 10)
+    wait_for("the guard", lambda: host.last()["outcome"] != "open")
     assert host.last()["outcome"] == "undone"
     assert "hung" in host.last()["why"]
     assert host.look() == before
@@ -179,7 +179,9 @@ def _is_stopped(host: Host) -> bool:
 
 
 def _kill_inside(host: Host, driver: subprocess.Popen[str]) -> None:
-    host.run("kill", "-9", str(_driver_pid(host)))
+    pid = _driver_pid(host)
+    assert pid != 0  # which would be everybody
+    host.run("kill", "-9", str(pid))
     _end(driver)
 
 
@@ -190,7 +192,7 @@ def _end(driver: subprocess.Popen[str]) -> None:
 
 
 def test_a_second_kvmnet_waits_and_says_for_whom(host: Host) -> None:
-    first = host.drive("none", "done", "0", "manual=4")
+    first = host.drive("none", "done", "0", "manual=12")
     wait_for("the first", lambda: host.history())
     second = host.drive("none", "done", "0")
     status, said = host.finish(second)
@@ -251,7 +253,9 @@ def test_not_confirmed_in_time_it_is_undone(host: Host) -> None:
 def test_a_hangup_does_not_end_the_waiting(host: Host) -> None:
     driver = host.drive("none", "done", "0", "manual=30")
     wait_for("the question", lambda: _waiting(host))
-    host.run("kill", "-HUP", str(_driver_pid(host)))
+    pid = _driver_pid(host)
+    assert pid != 0  # which would be everybody
+    host.run("kill", "-HUP", str(pid))
     time.sleep(0.5)
     assert host.last()["outcome"] == "open"
     host.kvmnet("confirm")

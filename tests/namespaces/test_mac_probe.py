@@ -33,7 +33,12 @@ def machine(world: World, address: str | None, *settings: str) -> Machine:
     other.ip("link set eth0 up")
     if address is not None:
         other.ip(f"address add {address} dev eth0")
-    wait_for("addresses to settle", lambda: "tentative" not in other.ip("address show dev eth0"))
+
+    def settled() -> bool:
+        shown = other.ip("address show dev eth0")
+        return "tentative" not in shown and (NO_IPV6 in settings or "fe80::" in shown)
+
+    wait_for("addresses to settle", settled)
     return other
 
 

@@ -26,7 +26,7 @@ import sys
 from kvmnet.adapters import kernel
 from kvmnet.formats import state_json
 from kvmnet.model.state import State
-for _ in range(10):  # times that go by are among it
+for _ in range(100):  # times that go by are among it
     found, one_by_one = kernel.read_network(), kernel._one_by_one()
     if found == one_by_one:
         break
@@ -48,11 +48,12 @@ assert {x: seen.ways[x] for x in plain} == {x: way_to(x) for x in plain}, seen
 assert set(seen.ways) == set(asked)
 assert {x for x in asked if seen.ways[x] is None} == {"10.10.0.1", "fe80::1%eth0", "no address"}
 assert seen.ways["192.168.122.9"].link == "virbr0" and seen.ways["::1"].is_local
-for _ in range(10):  # lifetimes run out
-    if seen.addresses == read_links()[1]:
+for _ in range(100):  # lifetimes run out
+    addresses = read_links()[1]
+    if seen.addresses == addresses:
         break
     seen = look(())
-assert seen.addresses == read_links()[1]
+assert seen.addresses == addresses
 sys.stdout.write(state_json.render(State(taken_at=0, hostname="")))
 """
 AS_NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")

@@ -45,7 +45,7 @@ reach.wait_readable = wait_readable
 server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 server.bind(("10.9.0.1", 53))
 threading.Thread(target=serve, daemon=True).start()
-result = reach.ask_name(Ip("10.9.0.1"), "example.org", "br7", None, 1)
+result = reach.ask_name(Ip("10.9.0.1"), "example.org", "br7", None, 3)
 print(result.alive_ms is not None, repr(result.error))
 """
 """The first wait ends although there is nothing to read, as poll may."""

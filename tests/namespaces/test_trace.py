@@ -89,7 +89,6 @@ def test_tcp_through_nat_and_back(road: Road) -> None:
     )
     report = road.trace("bridge:br7", f"{SERVER}:80", "--reply", status=0)
     assert report["ending"] == "answered" and "SYN-ACK" in report["verdict"]
-    assert report["ms"] < 4000
     out = hops(report, "link")
     assert out[0].startswith("kvmnet-") and "port of br7" in out[0]
     assert [x.split(":")[0] for x in out[1:]] == ["br7", "eth1"]

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 JOURNAL = Path("/var/lib/kvmnet/transactions")
-LIMIT_S = 60.0
+LIMIT_S = 180.0
 
 
 def begun(old: set[str]) -> int:

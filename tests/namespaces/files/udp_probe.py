@@ -17,6 +17,9 @@ import threading
 import time
 
 PORT = 7
+SO_RCVBUFFORCE = 33
+MOST_LATE_S = 0.005
+"""What a stall kept back is not sent at once: queues have an end."""
 GRACE_S = 1.5
 """How long the last answers may take: ARP tries again after one second."""
 
@@ -24,7 +27,7 @@ GRACE_S = 1.5
 def echo() -> None:
     server = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
     server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-    server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+    server.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 16 << 20)
     server.bind(("::", PORT))
     print("ready", flush=True)
     while True:
@@ -35,7 +38,7 @@ def echo() -> None:
 def send(address: str, interval_s: float) -> None:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     client = socket.socket(family, socket.SOCK_DGRAM)
-    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+    client.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 16 << 20)
     answers: dict[int, float] = {}
     done = threading.Event()
     listener = threading.Thread(target=listen, args=(client, answers, done), daemon=True)
@@ -50,7 +53,7 @@ def send(address: str, interval_s: float) -> None:
         if number == 20:
             print("ready", flush=True)
         number += 1
-        due += interval_s
+        due = max(due + interval_s, time.perf_counter() - MOST_LATE_S)
         time.sleep(max(0.0, due - time.perf_counter()))
     end = time.perf_counter()
     time.sleep(GRACE_S)
