@@ -102,7 +102,7 @@ def snapshot(lab: Lab) -> list[str]:
     return sorted(lines)
 
 
-def is_again(lab: Lab, before: list[str], *, within_s: float = 6.0) -> tuple[list[str], list[str]]:
+def is_again(lab: Lab, before: list[str], *, within_s: float = 20.0) -> tuple[list[str], list[str]]:
     """What is missing and what is new, compared with `before`, when it has settled."""
     deadline = time.monotonic() + within_s
     while True:
@@ -143,7 +143,7 @@ def told(fault: Fault, report: dict[str, Any]) -> str:
     return f"{fault.trial.step} {step['verdict']}: {step.get('reason')}; failed: {broken}"
 
 
-def goes_well(lab: Lab, fault: Fault, *, within_s: float = 8.0) -> str:
+def goes_well(lab: Lab, fault: Fault, *, within_s: float = 20.0) -> str:
     """How the trial still fails after that time; empty as soon as it goes well."""
     if fault.trial is None or fault.trial.gone:
         return ""

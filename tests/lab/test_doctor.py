@@ -179,6 +179,7 @@ def test_what_does_not_help_is_undone(lab: Lab, web: str) -> None:
     finally:
         spoiler.kill()
         spoiler.wait(10)
+        time.sleep(0.5)  # for its last `ip`
         lab.run("host", ["ip", "link", "set", "br0", "type", "bridge", "stp_state", "0"])
         lab.run("host", ["ip", "link", "set", "br0", "type", "bridge", "forward_delay", "0"])
 

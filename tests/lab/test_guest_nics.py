@@ -179,7 +179,7 @@ def test_there_and_back_with_the_loss_counted(
         print(f"to {target}: {done.stdout}")
         # Half a second its cable is out; then it asks for an address and for its neighbours.
         assert 0 < seen["lost"] < seen["sent"]
-        assert 500 <= seen["silence"] < 8000
+        assert 500 <= seen["silence"] < 20000
     assert nics(bridged, "web") == [("network", "default")]
 
 
@@ -196,14 +196,14 @@ def test_of_two_nics_one_moves_and_the_other_goes_on(bridged: Lab) -> None:
     asked = kvmnet(bridged, "guest", "move", "two", "--to", "bridge:br0", "--yes", status=2)
     assert "--nic" in asked.stderr
     bridged.run("host", ["ip", "neighbour", "flush", "to", "192.168.122.0/24"])
-    ping = bridged.spawn("host", ["busybox", "ping", "-i", "0.02", "-w", "12", first])
+    ping = bridged.spawn("host", ["busybox", "ping", "-i", "0.02", "-c", "600", first])
     words = ("guest", "move", "two", "--nic", "2", "--to", "bridge:br0", "--yes")
     kvmnet(bridged, *words)
     both = [("network", "default"), ("bridge", "br0")]
     assert nics(bridged, "two") == nics(bridged, "two", saved=True) == both
     new = wait_address(two, LAN, nic=1)
     assert page(bridged, new) == "Hello from the guest two.\n"
-    shown = ping.communicate(timeout=30)[0].decode()
+    shown = ping.communicate(timeout=60)[0].decode()
     sent, received = (int(x.split()[0]) for x in shown.split("statistics ---")[1].split(",")[:2])
     assert sent > 50 and sent - received <= 3, shown
     assert wait_address(two, NAT) == first

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -34,10 +35,11 @@ def machine_network() -> str:
         ["ip", "netns", "list"],
         ["nft", "list", "tables"],
     )
-    return "".join(
+    shown = "".join(
         subprocess.run(argv, capture_output=True, text=True, check=True, timeout=10).stdout
         for argv in commands
     )
+    return re.sub(r"(valid|preferred)_lft \S+", "", shown)
 
 
 class PidNamespace:

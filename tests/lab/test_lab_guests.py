@@ -72,6 +72,7 @@ def test_ssh_and_scp_to_the_host(network: Lab, guest: LabGuest) -> None:
 def test_a_new_cable_makes_it_ask_for_a_lease(guest: LabGuest) -> None:
     log = "/run/udhcpc.eth0.log"
     before = guest.shell(f"grep -c obtained {log}")
+    started = int(guest.shell(f"grep -c started {log}"))
     guest.set_link(False)
     deadline = time.monotonic() + 10
     while guest.shell("cat /sys/class/net/eth0/carrier", accept=(0, 1)).strip() != "0":
@@ -79,15 +80,19 @@ def test_a_new_cable_makes_it_ask_for_a_lease(guest: LabGuest) -> None:
         time.sleep(0.1)
     time.sleep(0.5)  # its watcher looks five times a second
     guest.set_link(True)
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + 30
     while guest.shell(f"grep -c obtained {log}") == before:
         assert time.monotonic() < deadline, guest.shell(f"cat {log}")
         time.sleep(0.2)
-    assert "started" in guest.shell(f"tail -n 4 {log}")
+    assert int(guest.shell(f"grep -c started {log}")) > started
 
 
 def test_status_shows_it(network: Lab, guest: LabGuest) -> None:
-    (shown,) = inspect.guests(network.record)
+    deadline = time.monotonic() + 20
+    while True:  # an agent that is busy is not waited for
+        (shown,) = inspect.guests(network.record)
+        if guest.wait_address(5) in shown.addresses or time.monotonic() > deadline:
+            break
     assert (shown.name, shown.state) == ("web", "running")
     assert shown.nics == ("network:default",)
     assert guest.wait_address(5) in shown.addresses
@@ -121,7 +126,7 @@ def test_guests_by_command(network: Lab) -> None:
 
     def run(*words: str) -> subprocess.CompletedProcess[str]:
         words = (*base, *words, "--name", network.name)
-        return subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
+        return subprocess.run(words, capture_output=True, text=True, timeout=240, check=False)
 
     added = run("add", "shell")
     assert added.returncode == 0, added.stderr

@@ -248,5 +248,6 @@ def test_a_libvirtd_that_hangs_takes_bounded_time(lab: Lab, running_mac: str) ->
         lab.signal_libvirtd(signal.SIGCONT)
     assert took < SILENT_S
     assert "did not answer" in done.stderr and "says /etc/libvirt/qemu/off.xml" in done.stdout
-    assert mac(lab).stderr == ""
+    said = mac(lab).stderr  # it may say that it waits for libvirt, which has just woken up
+    assert "not looked at" not in said and "did not answer" not in said
     lab.run(HOST, ["busybox", "ping", "-c1", "-W2", ROUTER_IP])

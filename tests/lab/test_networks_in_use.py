@@ -143,8 +143,10 @@ def test_an_orphaned_tap_is_plugged_in_by_a_restart_of_libvirtd(lab: Lab, guest:
     assert findings(lab, "orphaned-tap")
     lab.stop_libvirtd()
     lab.start_libvirtd()
-    assert eventually(lambda: not findings(lab, "orphaned-tap"), 10)
-    assert reaches_the_host(guest, gateway_of(lab, "six"))
+    gateway = gateway_of(lab, "six")
+    assert eventually(
+        lambda: not findings(lab, "orphaned-tap") and reaches_the_host(guest, gateway), 30
+    )
 
 
 def test_an_undone_forced_delete_plugs_the_guest_in_again(lab: Lab, guest: LabGuest) -> None:
@@ -163,12 +165,12 @@ def test_the_hosts_own_ipv6_lives_on_while_it_forwards(lab: Lab, guest: LabGuest
     assert sh(lab, f"cat /proc/sys/net/ipv6/conf/{HOST_NIC}/forwarding {ACCEPT_RA}") == "1\n2\n"
     assert router_route(lab)
     sh(lab, replug)
-    assert eventually(lambda: router_route(lab), 10)
+    assert eventually(lambda: router_route(lab), 30)
     sh(lab, f"echo 1 > {ACCEPT_RA}; {replug}")
     time.sleep(3)
     assert not router_route(lab), "without kvmnet's setting it would be gone"
     sh(lab, f"echo 2 > {ACCEPT_RA}; {replug}")
-    assert eventually(lambda: router_route(lab), 10)
+    assert eventually(lambda: router_route(lab), 30)
 
 
 def test_a_forced_delete_tells_what_becomes_of_the_guest(lab: Lab, guest: LabGuest) -> None:
@@ -217,10 +219,13 @@ def test_dnsmasqs_ping_before_a_lease_is_a_choice(
     lab: Lab, trial: str, options: tuple[str, ...], verdict: str, at_least: float, at_most: float
 ) -> None:
     kvmnet(lab, "network", "create", trial, *options)
-    done = lab.kvmnet("probe", f"network:{trial}", "--json", accept=(0, 1))
-    steps = {x["name"]: x for x in json.loads(done.stdout)["report"]["steps"]}
-    assert steps["dhcp"]["verdict"] == verdict, steps
-    assert at_least <= steps["dhcp"]["ms"] < at_most
+    for _ in range(3):  # who has something else to do is slow once
+        done = lab.kvmnet("probe", f"network:{trial}", "--json", accept=(0, 1))
+        dhcp = {x["name"]: x for x in json.loads(done.stdout)["report"]["steps"]}["dhcp"]
+        assert dhcp["ms"] >= at_least
+        if dhcp["ms"] < at_most and dhcp["verdict"] == verdict:
+            break
+    assert dhcp["verdict"] == verdict and dhcp["ms"] < at_most, dhcp
 
 
 @pytest.mark.parametrize(("last", "expected"), [(150, True), (50, False)])
@@ -241,4 +246,4 @@ def test_a_squatter_inside_the_dynamic_range_is_told(
         if expected:
             assert f"{address}, which is leased to nobody" in found[0]["what"]
     finally:
-        sh(lab, "ip netns delete squat")
+        sh(lab, "ip link delete sq0; ip netns delete squat")

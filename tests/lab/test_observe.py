@@ -150,9 +150,9 @@ def timed(lab: Lab, *words: str, accept: tuple[int, ...] = (0,)) -> tuple[Comple
 
 def test_agent_that_is_silent(lab: Lab, web: str) -> None:
     guest = lab.guest("web")
-    pause = "p=$(pidof qemu-ga); (sleep 1; kill -STOP $p; sleep 12; kill -CONT $p)"
+    pause = "p=$(pidof qemu-ga); (sleep 3; kill -STOP $p; sleep 20; kill -CONT $p)"
     guest.shell(f"{pause} </dev/null >/dev/null 2>&1 &")
-    time.sleep(2.5)
+    time.sleep(6)
     began = time.monotonic()
     found = document(lab, "guest", "list")
     took = time.monotonic() - began

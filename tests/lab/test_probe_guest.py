@@ -41,7 +41,7 @@ def ok(report: dict[str, Any], *names: str) -> None:
 
 
 def until(check: Callable[[], object]) -> None:
-    end = time.monotonic() + 30
+    end = time.monotonic() + 60
     while not check():
         assert time.monotonic() < end
         time.sleep(0.2)
@@ -145,7 +145,7 @@ def test_agent_that_is_stopped(lab: Lab, web: LabGuest) -> None:
         report = probe(lab, "guest:web")
     finally:
         # The agent can not start itself again: whoever stopped it left a clock behind.
-        web.wait_ready(30)
+        web.wait_ready(60)
     step = report["by_name"]["agent"]
     assert step["verdict"] == "skipped" and "does not answer" in step["reason"]
     ok(report, "answers", "dhcp")
@@ -153,10 +153,10 @@ def test_agent_that_is_stopped(lab: Lab, web: LabGuest) -> None:
 
 
 def agent_of(guest: LabGuest, signal: str) -> None:
-    """Stop the guest's agent; it goes on by itself twelve seconds later."""
-    clock = f"sleep 1; pid=$(cat /run/qemu-ga.pid); kill {signal} $pid; sleep 12; kill -CONT $pid"
+    """Stop the guest's agent; it goes on by itself twenty seconds later."""
+    clock = f"sleep 3; pid=$(cat /run/qemu-ga.pid); kill {signal} $pid; sleep 20; kill -CONT $pid"
     guest.run(["/bin/sh", "-c", f"({clock}) > /dev/null 2>&1 & exit 0"])
-    time.sleep(2)
+    time.sleep(5)
 
 
 @pytest.fixture
@@ -174,7 +174,7 @@ def test_which_nic_and_guest_that_is_off(lab: Lab, lone: LabGuest) -> None:
     step = report["by_name"]["guest"]
     assert step["verdict"] == "failed" and step["hint"] == "virsh start lone"
     assert [x["name"] for x in report["steps"]] == ["guest"] and report["mac"] is None
-    assert report["ms"] < 2000
+    assert report["ms"] < 6000
 
 
 def test_guest_on_a_bridge_where_nobody_else_has_an_address(lab: Lab, web: LabGuest) -> None:

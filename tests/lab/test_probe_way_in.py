@@ -39,7 +39,7 @@ def test_host_behind_a_nic_that_is_no_port(lab: Lab, web: LabGuest) -> None:
     closed = probe(lab, "network:quick", "--from", "lan:eth1", "--to", f"{topology.HOST_IP}:81",
                    status=1)  # fmt: skip
     assert "nothing listens" in closed["by_name"]["way-in"]["reason"]
-    assert report["ms"] < 2500
+    assert report["ms"] < 6000
     known = lab.run("host", ["ip", "neigh", "show", "dev", topology.HOST_NIC]).stdout
     assert report["mac"] not in known
     nothing_is_left(lab)
@@ -128,5 +128,5 @@ def test_guest_that_was_moved_is_met_where_it_is_now(lab: Lab, web: LabGuest) ->
     assert "10.81.0." in leased
     report = probe(lab, "guest:web", "--from", "lan:br0")
     assert report["by_name"]["way-in"]["verdict"] == "ok"
-    traced = lab.kvmnet("trace", "host", "guest:web:80")
+    traced = lab.kvmnet("trace", "host", "guest:web:80", "--wait", "5")
     assert "192.168.77." in traced.stdout and "10.81." not in traced.stdout

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import re
 import time
 from collections.abc import Iterator
 
@@ -119,9 +120,10 @@ def test_the_first_packet_waits_for_no_proxy_delay(locked: Lab, guest: LabGuest)
     slow = []
     for _ in range(5):
         locked.run("peer", ["ip", "neigh", "flush", "dev", t.PEER_NIC])
-        begin = time.monotonic()
-        locked.run("peer", ["busybox", "ping", "-c", "1", "-W", "5", address])
-        slow.append(time.monotonic() - begin)
+        shown = locked.run("peer", ["busybox", "ping", "-c", "1", "-W", "5", address]).stdout
+        found = re.search(r"time=([\d.]+) ms", shown)
+        assert found is not None, shown
+        slow.append(float(found[1]) / 1000)
     assert min(slow) < 0.2
     assert sorted(slow)[2] < 0.4, slow
 
@@ -214,7 +216,7 @@ def test_a_boot_brings_it_back_without_kvmnet(locked: Lab, guest: LabGuest) -> N
     # udev's 99-systemd.rules call systemd-sysctl for a NIC that appears, with just these prefixes
     host(locked, f"sysctl -p {FILE}")
     locked.start_libvirtd()
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + 40
     while "lan" not in host(locked, "virsh net-list --name"):
         assert time.monotonic() < deadline, "libvirt did not start the network"
         time.sleep(0.1)

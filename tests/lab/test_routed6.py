@@ -150,7 +150,7 @@ def test_a_boot_brings_it_back_without_kvmnet(lab: Lab, guest: LabGuest) -> None
     # udev's 99-systemd.rules call systemd-sysctl for a NIC that appears, with just these prefixes
     host(lab, "cat /etc/sysctl.d/60-kvmnet-*.conf | sysctl -p -")
     lab.start_libvirtd()
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + 40
     while len(proxies(lab)) < 14:
         assert time.monotonic() < deadline, "libvirt's start of the network listed no address"
         time.sleep(0.1)

@@ -17,7 +17,9 @@ WEB = "203.0.113.80"
 
 
 def trace(lab: Lab, *words: str, status: int = 1) -> dict[str, Any]:
-    done = lab.kvmnet("trace", *words, "--json", accept=range(256))
+    # An emulated guest may stand still for a moment; an answer ends the waiting.
+    wait = ("--wait", "5") if status == 0 else ()
+    done = lab.kvmnet("trace", *words, *wait, "--json", accept=range(256))
     assert done.status == status, done.stdout + done.stderr
     report: dict[str, Any] = json.loads(done.stdout)["report"]
     left = lab.run("host", ["nft", "list", "tables"]).stdout

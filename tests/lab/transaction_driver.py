@@ -8,6 +8,7 @@ A fault comes from the watcher, which production code calls for progress. Exit s
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -26,8 +27,9 @@ from kvmnet.model.plan import Plan, PlannedStep
 
 def libvirtd_pid() -> int:
     for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and (entry / "comm").read_text().strip() == "libvirtd":
-            return int(entry.name)
+        with contextlib.suppress(OSError):  # a process that has ended meanwhile
+            if entry.name.isdigit() and (entry / "comm").read_text().strip() == "libvirtd":
+                return int(entry.name)
     raise SystemExit("no libvirtd here")
 
 

@@ -27,7 +27,7 @@ _CLONE_NEWNS = 0x00020000
 _MS_PRIVATE_REC = 0x44000
 _READY = b"ready\n"
 _FAILED = b"failed: "
-_START_S, _END_S = 3.0, 3.0
+_START_S, _END_S = 10.0, 3.0
 _PLACES = (Path("/sys/kernel/tracing"), Path("/sys/kernel/debug"), Path("/mnt"))
 """Where tracefs is mounted, in a mount namespace of this process only."""
 _NAME = "kvmnet-"

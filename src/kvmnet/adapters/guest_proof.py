@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 
 from kvmnet.adapters import kernel, libvirt_guests
-from kvmnet.adapters.neighbours import NO_IP, find_mac
+from kvmnet.adapters.neighbours import NO_IP, find_owners
 from kvmnet.adapters.packets import PacketSocket
 from kvmnet.errors import Failed, KvmnetError
 from kvmnet.formats.ethernet import ARP, decode_arp
@@ -26,6 +26,7 @@ from kvmnet.model.virt import GuestNic
 
 _LOOK_AGAIN_S = 0.2
 _ANSWER_S = 0.7
+_LINGER_S = 0.2
 
 
 def prove(uri: str | None, step: ProveGuest) -> Ip | None:
@@ -119,7 +120,8 @@ def _counts(step: ProveGuest, ip: Ip) -> bool:
 
 
 def _answers(bridge: str, ip: Ip, mac: Mac) -> bool:
-    return find_mac(bridge, None, ip, NO_IP, _ANSWER_S).mac == mac
+    # A guest with two NICs on one LAN answers by both.
+    return mac in find_owners(bridge, ip, NO_IP, _ANSWER_S, _LINGER_S)
 
 
 def _is_learnt(bridge: str, nic: GuestNic, mac: Mac) -> bool:

@@ -25,7 +25,7 @@ from kvmnet.model.virt import AgentAddress, Guest, Network, NetworkConfig
 CONNECT_S = 2.5
 SILENCE_S = 2.5
 """After so long without any answer the rest is given up; a slow but living libvirt is not."""
-AGENT_S = 1
+AGENT_S = 2
 AGENTS_S = 2.5
 AGENT_WORKERS = 4
 """libvirtd serves five calls of one client at a time (`max_client_requests`)."""

@@ -38,12 +38,18 @@ _NO_MAC = Mac("00:00:00:00:00:00")
 _ALL_ROUTERS_MAC = Mac("33:33:00:00:00:02")
 _ASK_AGAIN_S = 0.3
 _SOLICIT_AGAIN_S = 0.5
+_A_MOMENT_S = 0.005
+
+
+def _until(end: float) -> float:
+    """How long an answer to a question just asked is waited for. The last one has its moment too,
+    where this process was kept from asking it in time."""
+    now = time.monotonic()
+    return max(min(end, now + _ASK_AGAIN_S), now + _A_MOMENT_S)
 
 
 def find_mac(nic: str, lifeline: int | None, ip: Ip, source: Ip, wait_s: float) -> MacResult:
     """Who has `ip`? Asked again every 0.3 s. `source` 0.0.0.0 makes it a probe (RFC 5227)."""
-    begin = time.monotonic()
-    end = begin + wait_s
     with PacketSocket(nic, ARP, lifeline=lifeline) as sock:
         mac = mac_text(sock.mac)
         question = Arp(
@@ -52,9 +58,11 @@ def find_mac(nic: str, lifeline: int | None, ip: Ip, source: Ip, wait_s: float) 
         raw = encode_frame(
             Frame(destination=BROADCAST, source=mac, ethertype=ARP, payload=encode_arp(question))
         )
-        while (now := time.monotonic()) < end:
+        begin = time.monotonic()
+        end = begin + wait_s
+        while time.monotonic() < end:
             sock.send(raw)
-            until = min(end, now + _ASK_AGAIN_S)
+            until = _until(end)
             while (received := sock.receive(until)) is not None:
                 arp = decode_arp(received.frame.payload)
                 if arp is not None and arp.sender_ip == ip and arp.sender_mac != mac:
@@ -65,8 +73,6 @@ def find_mac(nic: str, lifeline: int | None, ip: Ip, source: Ip, wait_s: float) 
 def find_owners(nic: str, ip: Ip, source: Ip, wait_s: float, linger_s: float) -> tuple[Mac, ...]:
     """Everybody who answers ARP for `ip`: until `linger_s` after the first, `wait_s` at most."""
     found: dict[Mac, None] = {}
-    begin = time.monotonic()
-    end = begin + wait_s
     with PacketSocket(nic, ARP) as sock:
         mac = mac_text(sock.mac)
         question = Arp(
@@ -75,9 +81,11 @@ def find_owners(nic: str, ip: Ip, source: Ip, wait_s: float, linger_s: float) ->
         raw = encode_frame(
             Frame(destination=BROADCAST, source=mac, ethertype=ARP, payload=encode_arp(question))
         )
-        while (now := time.monotonic()) < end:
+        begin = time.monotonic()
+        end = begin + wait_s
+        while time.monotonic() < end:
             sock.send(raw)
-            until = min(end, now + _ASK_AGAIN_S)
+            until = _until(end)
             while (received := sock.receive(until)) is not None:
                 arp = decode_arp(received.frame.payload)
                 if arp is None or arp.sender_ip != ip or arp.sender_mac == mac:
@@ -95,8 +103,6 @@ def find_mac6(
 
     Source `::` makes it the question that is asked before an address is taken (RFC 4862, 5.4.2).
     """
-    begin = time.monotonic()
-    end = begin + wait_s
     with PacketSocket(nic, IPV6, lifeline=lifeline) as sock:
         mac = mac_text(sock.mac)
         question = Ipv6(
@@ -113,9 +119,11 @@ def find_mac6(
                 payload=encode_ipv6(question),
             )
         )
-        while (now := time.monotonic()) < end:
+        begin = time.monotonic()
+        end = begin + wait_s
+        while time.monotonic() < end:
             sock.send(raw)
-            until = min(end, now + _ASK_AGAIN_S)
+            until = _until(end)
             while (received := sock.receive(until)) is not None:
                 packet = decode_ipv6(received.frame.payload)
                 # RFC 4861, 7.1.2: only from next door

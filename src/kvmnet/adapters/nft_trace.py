@@ -19,7 +19,7 @@ _NETLINK_NETFILTER = 12
 _GROUP_TRACE = 9
 _SO_RCVBUFFORCE = 33
 _SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP = 270, 1
-_START_S = 2.0
+_START_S = 10.0
 _WHAT = "firewall rules can not be followed"
 
 

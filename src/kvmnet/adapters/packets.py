@@ -50,6 +50,8 @@ class PacketSocket:
         self, nic: str, ethertype: int, *, lifeline: int | None = None, promiscuous: bool = False
     ) -> None:
         self._lifeline = lifeline
+        self._late: Received | None = None
+        """The first frame that came after a deadline."""
         try:
             self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
         except PermissionError:
@@ -100,18 +102,30 @@ class PacketSocket:
         raise Failed("a frame could not be sent", why="the NIC's queue stays full")
 
     def receive(self, deadline: float) -> Received | None:
-        """The next frame that came in, or None once `deadline` (monotonic seconds) has passed."""
-        # The clock is looked at first, or a flood would keep the caller here for ever.
-        while time.monotonic() < deadline and wait_readable(self._socket, deadline, self._lifeline):
+        """The next frame that came in by `deadline` (monotonic seconds), or None once it is over.
+
+        What came in time counts, however late this process comes to read it. What came later is
+        kept for the next call, and a flood of it keeps nobody here.
+        """
+        found = self._late or self._next(deadline)
+        self._late = None
+        if found is not None and found.at > deadline:
+            self._late, found = found, None
+        return found
+
+    def _next(self, deadline: float) -> Received | None:
+        while wait_readable(self._socket, deadline, self._lifeline):
             try:
                 raw, extra, _, address = self._socket.recvmsg(65536, 256)
             except BlockingIOError:
                 continue
             except OSError as error:
                 raise Failed("no frames can be read", why=error.strerror or "") from None
-            frame = decode_frame(raw)
+            frame, at = decode_frame(raw), _arrival(extra)
             if frame is not None and address[2] != _PACKET_OUTGOING:
-                return Received(frame, _checksum_ready(extra), _arrival(extra))
+                return Received(frame, _checksum_ready(extra), at)
+            if at > deadline:
+                return None
         return None
 
 

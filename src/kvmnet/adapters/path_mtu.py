@@ -18,6 +18,7 @@ _ASK_KERNEL, _IGNORE_KERNEL = 2, 3
 forbid fragments (ip(7), ipv6(7))."""
 _EMSGSIZE = 90
 _AT_ONCE = 24
+_LATE_S = 1.0
 _SMALL = 96
 
 
@@ -75,8 +76,9 @@ class _MtuMeter:
         end = begin + self._wait_s
         too_big = self._send(sizes)
         while len(answered) < len(sizes) - too_big:
-            now = time.monotonic()
-            if now > end or not wait_readable(self._socket, end, self._lifeline):
+            # What came in time is read, however late; a flood keeps nobody here.
+            late = time.monotonic() > end + _LATE_S
+            if late or not wait_readable(self._socket, end, self._lifeline):
                 break
             try:
                 size_back = answer_to(self._socket.recv(65536), self._ip, self._ident)
@@ -125,6 +127,8 @@ def measure_mtu(ip: Ip, nic: str, lifeline: int | None, wait_s: float) -> MtuRes
             size = min(size, meter.known)
         if not meter.round((_SMALL,)).answered:
             return MtuResult(first_hop=first)
+        if meter.round((size,)).answered:  # it was lost once: no black hole
+            return MtuResult(mtu=size, first_hop=first, reported=size < first)
         return MtuResult(mtu=_search(meter, _SMALL, size), first_hop=first)
 
 

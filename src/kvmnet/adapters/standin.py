@@ -94,7 +94,7 @@ class StandInGuest:
             case Solicit():
                 self._routers = neighbours.RouterSearch(NIC, _LIFELINE)
                 # What is sent to this address is dropped before the kernel uses it.
-                _await_addresses6(_LINK_SCOPE, 0.2)
+                _await_addresses6(_LINK_SCOPE, 0.5)
                 self._routers.solicit()
                 return Done()
             case AwaitRouter():
@@ -160,7 +160,7 @@ class StandInGuest:
         found = self._routers.wait(wait_s)
         if found.router is None or not found.router.prefixes:
             return found
-        return msgspec.structs.replace(found, addresses=_await_addresses6(_GLOBAL_SCOPE, 0.1))
+        return msgspec.structs.replace(found, addresses=_await_addresses6(_GLOBAL_SCOPE, 0.5))
 
     def give_back(self) -> None:
         """Release what was leased, and what was asked for without being confirmed."""

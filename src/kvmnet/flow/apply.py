@@ -129,12 +129,14 @@ class _Run:
             return
         within_s = self.current.confirm.within_s
         over = process.now() + within_s
-        self._note(msgspec.structs.replace(self.current, waits_until=over, deadline=over + STEP_S))
-        self._watcher.say(
-            f"it works; to keep it, run `kvmnet confirm` within {within_s} seconds, in this or any "
-            "other terminal, or it is undone"
-        )
         with _hangups_ignored():
+            self._note(
+                msgspec.structs.replace(self.current, waits_until=over, deadline=over + STEP_S)
+            )
+            self._watcher.say(
+                f"it works; to keep it, run `kvmnet confirm` within {within_s} seconds, in this or "
+                "any other terminal, or it is undone"
+            )
             while not journal.is_confirmed(self.current.id):
                 if process.now() > over:
                     raise Failed(
@@ -233,7 +235,15 @@ def _guarded(transaction: Transaction) -> Iterator[None]:
     try:
         yield
     finally:
-        watching.end(guard.END_S)
+        # One that is open still was interrupted before its undo began: the guard will take it.
+        if not _is_open(transaction):
+            watching.end(guard.END_S)
+
+
+def _is_open(transaction: Transaction) -> bool:
+    with contextlib.suppress(KvmnetError):  # the journal can't be read
+        return guard.is_open(transaction.id) is not None
+    return False
 
 
 def _with_proofs(plan: Plan, confirm: Confirm, watcher: Watcher) -> Plan:

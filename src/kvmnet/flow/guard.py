@@ -151,7 +151,8 @@ def abandon(transaction: Transaction) -> None:
     clean_up(transaction)
 
 
-def _is_open(transaction_id: str) -> Transaction | None:
+def is_open(transaction_id: str) -> Transaction | None:
+    """The transaction as the journal has it, if it is neither kept nor undone. Raises `Failed`."""
     try:
         found = journal.read(transaction_id)
     except NotFound:
@@ -161,13 +162,13 @@ def _is_open(transaction_id: str) -> Transaction | None:
 
 def watch(transaction_id: str, on_ready: Callable[[], None]) -> None:
     """Return once the transaction is closed, by its kvmnet or by this guard."""
-    found = _is_open(transaction_id)
+    found = is_open(transaction_id)
     owner = process.hold(found.pid, found.pid_started) if found is not None else None
     on_ready()
     if found is not None:
         with contextlib.suppress(ImportError):  # it is tried again when it is needed
             steps.load([x.undo for x in found.plan.steps if x.undo is not None])
-    while (found := _is_open(transaction_id)) is not None:
+    while (found := is_open(transaction_id)) is not None:
         why = verdict(found, owner)
         if why is not None:
             _take_back(transaction_id, why)
@@ -179,7 +180,7 @@ def watch(transaction_id: str, on_ready: Callable[[], None]) -> None:
 
 def look_once(transaction_id: str) -> None:
     """What `watch` does, without waiting."""
-    found = _is_open(transaction_id)
+    found = is_open(transaction_id)
     if found is None:
         systemd.stop_timer(transaction_id)
         return

@@ -34,13 +34,13 @@ ROUTER_WAIT_S = 0.6
 """A router may take up to 0.5 s before it answers a solicitation (RFC 4861, 6.2.6)."""
 NO_ROUTER_WAIT_S = 0.2
 """Where the network's definition has no IPv6: only a rogue could answer."""
-WAKING_ROUTER_WAIT_S = 3.0
+WAKING_ROUTER_WAIT_S = 4.5
 DHCP6_WAIT_S = 2.0
 CONFLICT_WAIT_S = 0.1
 NEIGHBOUR_WAIT_S = 1.0
 PING_WAIT_S = 1.0
 DNS_WAIT_S = 2.0
-DNS_ROOT_WAIT_S = 0.5
+DNS_ROOT_WAIT_S = 1.5
 TARGET_WAIT_S = 2.0
 MTU_WAIT_S = 0.4
 

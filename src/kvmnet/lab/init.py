@@ -81,7 +81,7 @@ def _build() -> Places:
     services.start_internet(places)
     services.start_lan_clients(places)
     services.start_ssh(places)
-    services.wait_for_addresses(places, 8)
+    services.wait_for_addresses(places, 30)  # router solicitations come at 0, 4 and 12 s
     services.wait_for_libvirtd(places, libvirtd, 30)
     return places
 

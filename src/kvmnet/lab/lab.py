@@ -152,6 +152,8 @@ class Lab:
         daemon = self.spawn(topology.HOST, ["libvirtd", "-d"], stdin=DEVNULL, stdout=DEVNULL,
                             stderr=DEVNULL)  # fmt: skip
         wait(daemon, 30)
+        # Its first process ends before its drivers are ready.
+        self.run(topology.HOST, ["virsh", "-c", "qemu:///system", "uri"], timeout=60)
 
     def add_guest(
         self, name: str, *, on: str = "network:default", nics: int = 1, say: Say = silent

@@ -11,7 +11,7 @@ import ctypes
 import os
 import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import FrameType
 
 from kvmnet.errors import Unavailable
@@ -38,11 +38,13 @@ def run_in(pid: int, argv: Sequence[str], env: Mapping[str, str]) -> int:
         _setns(handles["pid"])
         sys.stdout.flush()
         sys.stderr.flush()
+        held = signal.pthread_sigmask(signal.SIG_BLOCK, _FORWARDED)  # until they can be handed on
         child = os.fork()
         if child == 0:
+            signal.pthread_sigmask(signal.SIG_SETMASK, held)
             _become(handles, argv, env)
         _setns(own)
-    return _follow(child)
+    return _follow(child, held)
 
 
 @contextlib.contextmanager
@@ -85,7 +87,7 @@ def _become(handles: Mapping[str, int], argv: Sequence[str], env: Mapping[str, s
         os._exit(status)
 
 
-def _follow(child: int) -> int:
+def _follow(child: int, mask: Iterable[int]) -> int:
     """Wait for the child, handing on signals. A terminal's Ctrl-C reaches the child by itself."""
 
     def forward(signum: int, frame: FrameType | None) -> None:
@@ -95,6 +97,7 @@ def _follow(child: int) -> int:
     previous = {number: signal.signal(number, forward) for number in _FORWARDED}
     for number in (signal.SIGINT, signal.SIGQUIT):
         previous[number] = signal.signal(number, _ignore)
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     try:
         while True:
             _, status = os.waitpid(child, os.WUNTRACED)

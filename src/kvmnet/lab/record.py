@@ -157,7 +157,7 @@ def names() -> tuple[str, ...]:
     return tuple(x for x in entries if _NAME.fullmatch(x))
 
 
-def end(process: Process, *, timeout_s: float = 10.0) -> None:
+def end(process: Process, *, timeout_s: float = 30.0) -> None:
     """End a lab's init, and with it all of the lab; returns when the kernel is done with it."""
     deadline = time.monotonic() + timeout_s
     with contextlib.suppress(ProcessLookupError):

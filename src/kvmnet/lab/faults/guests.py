@@ -80,6 +80,7 @@ def _wrong_subnet(look: Look) -> Breakage:
         ),
         mend=(
             tolerant(*words, "down"),
+            tolerant("sleep", "1"),  # a guest that looks too late sees no change
             tolerant(*words, "up"),  # its DHCP client asks anew
             tolerant("sh", "-c", f"for n in 1 2 3 4 5 6 7; do {tried} && break; done"),
         ),

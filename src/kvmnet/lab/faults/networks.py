@@ -74,7 +74,11 @@ def _port_taken(look: Look) -> Breakage:
 
 def stop_daemon(pid_file: str, where: str = t.HOST) -> Command:
     """End the daemon that wrote that file, and wait until it is gone."""
-    return tolerant("busybox", "start-stop-daemon", "-K", "-o", "-p", pid_file, where=where)
+    script = (
+        'p=$(cat "$1") && kill "$p" && '
+        'for n in $(seq 200); do [ -d "/proc/$p" ] || break; sleep 0.05; done'
+    )
+    return tolerant("sh", "-c", script, "stop", pid_file, where=where)
 
 
 _IPTABLES = "/etc/alternatives/iptables"
