@@ -14,9 +14,11 @@ import signal
 import sys
 import time
 from pathlib import Path
+from typing import NoReturn
 
 import msgspec
 
+import kvmnet.flow.apply as flow_apply
 from kvmnet.adapters import arrange, journal
 from kvmnet.errors import Failed, Interrupted, NotUndone, Refused, Undone
 from kvmnet.flow import rollback
@@ -103,6 +105,15 @@ def fill_disk() -> None:
             return
 
 
+def signal_the_undo() -> None:
+    """Have a signal come before the undo holds signals back."""
+
+    def interrupted(*_: object, **__: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    flow_apply.undo = interrupted
+
+
 def end_by(number: signal.Signals) -> None:
     os.kill(os.getpid(), number)
 
@@ -130,6 +141,9 @@ class Saboteur:
             return
         if self._fault == "exception":
             raise Failed("the test's fault")
+        if self._fault == "two-signals":
+            signal_the_undo()
+            raise KeyboardInterrupt
         if self._fault == "disk-full":
             fill_disk()
         if self._fault.startswith("SIG"):
@@ -149,6 +163,8 @@ def main() -> int:
                 plan(), uri=None, command="the driver", verify=lambda: time.sleep(float(takes)),
                 watcher=watcher, confirm=confirm, verify_within_s=float(may),
             )  # fmt: skip
+    except KeyboardInterrupt:
+        return 130
     except (Undone, Interrupted, NotUndone, Refused) as error:
         print(error)
         return {Undone: 4, Interrupted: 130, NotUndone: 5, Refused: 3}[type(error)]

@@ -164,6 +164,17 @@ def test_with_the_guard_killed_too_the_next_kvmnet_puts_it_back(host: Host) -> N
     assert host.look() == before
 
 
+@pytest.mark.parametrize("step", [2, 5])
+def test_a_second_signal_before_the_undo_leaves_it_to_the_guard(host: Host, step: int) -> None:
+    before = host.look()
+    status, said = host.finish(host.drive("two-signals", "done", str(step)))
+    assert status == 130, said
+    wait_for("the guard", lambda: host.last()["outcome"] != "open")
+    assert host.last()["outcome"] == "undone"
+    assert host.look() == before
+    wait_for("the guard's end", lambda: host.leftovers() == "")
+
+
 def _driver_pid(host: Host) -> int:
     script = (
         "for p in /proc/[0-9]*; do tr '\\0' ' ' < $p/cmdline 2>/dev/null | "

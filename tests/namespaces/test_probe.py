@@ -198,6 +198,20 @@ def test_black_hole(lan: World, mtu: int) -> None:
     assert step["verdict"] == "failed" and f"over {mtu} bytes" in step["detail"], step
 
 
+def test_a_large_packet_that_is_lost_once_is_no_black_hole(lan: World) -> None:
+    far_host(lan, mtu=1500, black_hole=False)
+    for line in (
+        "add table ip lossy",
+        "add chain ip lossy f { type filter hook forward priority 0; }",
+        "add rule ip lossy f icmp type echo-request meta length > 1000 numgen inc mod 1000 < 1 "
+        "counter drop",
+    ):
+        lan.run("nft", line)
+    step = probe(lan, "--to", "10.99.0.2")["by_name"]["path-mtu"]
+    assert "packets 1 " in lan.run("nft", "list", "table", "ip", "lossy").stdout
+    assert step["verdict"] == "ok" and step["detail"].startswith("1500 bytes"), step
+
+
 def test_host_that_does_not_forward(lan: World) -> None:
     far_host(lan, mtu=1500, black_hole=False)
     lan.run("sysctl", "-qw", "net.ipv4.ip_forward=0")
