@@ -33,17 +33,16 @@ def name(lab: Lab) -> Iterator[str]:
     lab.kvmnet("network", "delete", "trial", "--yes", "--force", accept=range(256))
 
 
-def lease_ms(lab: Lab, network: str) -> float:
-    """How long a stand-in guest waited for its lease."""
+def is_leased_at_once(lab: Lab, network: str) -> bool:
+    """Whether a stand-in guest has a lease that fast."""
     report = json.loads(lab.kvmnet("probe", f"network:{network}", "--json", accept=(0, 1)).stdout)
     steps = {step["name"]: step for step in report["report"]["steps"]}
-    assert steps["dhcp"]["verdict"] in {"ok", "warn"}, steps  # a warning is of the time it took
-    return float(steps["dhcp"]["ms"])
+    return steps["dhcp"]["verdict"] == "ok" and float(steps["dhcp"]["ms"]) < LEASE_AT_MOST_MS
 
 
 def gives_leases_at_once(lab: Lab, network: str) -> bool:
     """A machine that has something else to do slows one down; dnsmasq's ping slows each down."""
-    return any(lease_ms(lab, network) < LEASE_AT_MOST_MS for _ in range(3))
+    return any(is_leased_at_once(lab, network) for _ in range(3))
 
 
 @pytest.mark.parametrize("mode", ["nat", "route", "open", "isolated"])

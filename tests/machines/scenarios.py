@@ -38,8 +38,8 @@ def look(m: Machine) -> Before:
         time.sleep(0.5)
         earlier, now = now, _look(m)
         if earlier == now:
-            break
-    return now
+            return now
+    raise AssertionError(f"it does not come to rest: {differences(m, now)}")
 
 
 def _look(m: Machine) -> Before:

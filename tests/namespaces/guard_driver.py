@@ -112,6 +112,7 @@ def signal_the_undo() -> None:
         raise KeyboardInterrupt
 
     flow_apply.undo = interrupted
+    raise KeyboardInterrupt
 
 
 def end_by(number: signal.Signals) -> None:
@@ -135,6 +136,8 @@ class Saboteur:
 
     def say(self, text: str) -> None:
         print(text, flush=True)
+        if self._fault == "two-signals" and "kvmnet confirm" in text:
+            signal_the_undo()
 
     def _maybe(self, moment: str, number: int) -> None:
         if (moment, number) != self._at:
@@ -143,7 +146,6 @@ class Saboteur:
             raise Failed("the test's fault")
         if self._fault == "two-signals":
             signal_the_undo()
-            raise KeyboardInterrupt
         if self._fault == "disk-full":
             fill_disk()
         if self._fault.startswith("SIG"):
@@ -163,8 +165,6 @@ def main() -> int:
                 plan(), uri=None, command="the driver", verify=lambda: time.sleep(float(takes)),
                 watcher=watcher, confirm=confirm, verify_within_s=float(may),
             )  # fmt: skip
-    except KeyboardInterrupt:
-        return 130
     except (Undone, Interrupted, NotUndone, Refused) as error:
         print(error)
         return {Undone: 4, Interrupted: 130, NotUndone: 5, Refused: 3}[type(error)]

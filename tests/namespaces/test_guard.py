@@ -164,11 +164,13 @@ def test_with_the_guard_killed_too_the_next_kvmnet_puts_it_back(host: Host) -> N
     assert host.look() == before
 
 
-@pytest.mark.parametrize("step", [2, 5])
-def test_a_second_signal_before_the_undo_leaves_it_to_the_guard(host: Host, step: int) -> None:
+@pytest.mark.parametrize(("step", "confirm"), [("2", "auto"), ("5", "auto"), ("0", "manual=300")])
+def test_a_second_signal_before_the_undo_leaves_it_to_the_guard(
+    host: Host, step: str, confirm: str
+) -> None:
     before = host.look()
-    status, said = host.finish(host.drive("two-signals", "done", str(step)))
-    assert status == 130, said
+    status, said = host.finish(host.drive("two-signals", "done", step, confirm))
+    assert status == 130 and "its guard is putting everything back" in said, said
     wait_for("the guard", lambda: host.last()["outcome"] != "open")
     assert host.last()["outcome"] == "undone"
     assert host.look() == before

@@ -6,7 +6,7 @@ import secrets
 import socket
 import time
 
-from kvmnet.adapters.packets import wait_readable
+from kvmnet.adapters.packets import LATE_S, wait_readable
 from kvmnet.formats import dhcp6
 from kvmnet.formats.dhcp6 import Dhcp6Message
 from kvmnet.model.probe import ProbeLease6
@@ -87,7 +87,7 @@ class Dhcp6Client:
             self._send(sock, kind, server_id, ip)
             self._sent += 1
             until = min(end, now + _AGAIN_S)
-            while wait_readable(sock, until, self._lifeline) and time.monotonic() < end:
+            while wait_readable(sock, until, self._lifeline) and time.monotonic() < end + LATE_S:
                 raw, source = sock.recvfrom(65536)
                 message = dhcp6.decode(raw)
                 if message is not None and self._is_mine(message, answer, server_id):

@@ -133,7 +133,8 @@ def _is_learnt(bridge: str, nic: GuestNic, mac: Mac) -> bool:
 
 def _heard(listener: PacketSocket, mac: Mac) -> Iterator[Ip]:
     """Addresses from which the guest itself has asked for others."""
-    while (received := listener.receive(time.monotonic() + 0.01)) is not None:
+    until = time.monotonic() + 0.01
+    while (received := listener.receive(until)) is not None:
         arp = decode_arp(received.frame.payload)
         if arp is not None and arp.sender_mac == mac:
             yield arp.sender_ip

@@ -14,6 +14,8 @@ from kvmnet.errors import Failed, NotFound, PermissionDenied
 from kvmnet.formats.ethernet import Frame, decode_frame
 
 ALL_PROTOCOLS = 0x0003
+LATE_S = 1.0
+"""How long after its deadline a wait still reads what has come in: a flood keeps nobody there."""
 _SOL_PACKET = 263
 _PACKET_ADD_MEMBERSHIP = 1
 _PACKET_AUXDATA = 8
@@ -169,7 +171,11 @@ def _checksum_ready(extra: list[tuple[int, int, bytes]]) -> bool:
 
 
 def _arrival(extra: list[tuple[int, int, bytes]]) -> float:
-    """The kernel's time stamp, which is of the wall clock, on the monotonic clock."""
+    """The kernel's time stamp, which is of the wall clock, on the monotonic clock.
+
+    Where nobody on the host wanted them before, the kernel begins to take them a moment after the
+    socket was opened; a frame that came earlier has the time at which it is read.
+    """
     now = time.monotonic()
     for level, kind, data in extra:
         if (level, kind, len(data)) == (socket.SOL_SOCKET, _SO_TIMESTAMPNS, 16):

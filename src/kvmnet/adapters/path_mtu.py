@@ -8,7 +8,7 @@ import socket
 import time
 from typing import NamedTuple
 
-from kvmnet.adapters.packets import wait_readable
+from kvmnet.adapters.packets import LATE_S, wait_readable
 from kvmnet.adapters.reach import address, answer_to, echo, echo_socket
 from kvmnet.model.standin import MtuResult
 from kvmnet.model.values import Ip
@@ -18,7 +18,6 @@ _ASK_KERNEL, _IGNORE_KERNEL = 2, 3
 forbid fragments (ip(7), ipv6(7))."""
 _EMSGSIZE = 90
 _AT_ONCE = 24
-_LATE_S = 1.0
 _SMALL = 96
 
 
@@ -76,8 +75,7 @@ class _MtuMeter:
         end = begin + self._wait_s
         too_big = self._send(sizes)
         while len(answered) < len(sizes) - too_big:
-            # What came in time is read, however late; a flood keeps nobody here.
-            late = time.monotonic() > end + _LATE_S
+            late = time.monotonic() > end + LATE_S
             if late or not wait_readable(self._socket, end, self._lifeline):
                 break
             try:

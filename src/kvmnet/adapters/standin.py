@@ -93,8 +93,9 @@ class StandInGuest:
                 return _bring_up()
             case Solicit():
                 self._routers = neighbours.RouterSearch(NIC, _LIFELINE)
-                # What is sent to this address is dropped before the kernel uses it.
-                _await_addresses6(_LINK_SCOPE, 0.5)
+                if _IPV6.exists():
+                    # What is sent to this address is dropped before the kernel uses it.
+                    _await_addresses6(_LINK_SCOPE, 0.5)
                 self._routers.solicit()
                 return Done()
             case AwaitRouter():
@@ -291,11 +292,20 @@ def main() -> int:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     except OwnerGone:  # told a second time: first the lifeline closed, then the signal came
         status = 0
+    except BaseException:  # a bug: told when nothing is left
+        with contextlib.suppress(OwnerGone):
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        _clean_up(guest)
+        raise
+    _clean_up(guest)
+    return status
+
+
+def _clean_up(guest: StandInGuest) -> None:
     with contextlib.suppress(KvmnetError):  # the NIC may be gone, then nothing can be sent
         guest.give_back()
     with contextlib.suppress(KvmnetError):
         run(["ip", "link", "delete", NIC], accept=(0, 1))
-    return status
 
 
 def _until_its_owner_is_gone(guest: StandInGuest) -> int:

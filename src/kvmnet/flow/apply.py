@@ -232,17 +232,31 @@ def _guarded(transaction: Transaction) -> Iterator[None]:
             why=f"the guard, which would undo it if kvmnet died: {error}",
             hint=error.hint,
         ) from None
+    is_left = False
     try:
         yield
+    except BaseException as error:
+        is_left = _leave_to_guard(transaction)
+        if is_left and isinstance(error, KeyboardInterrupt):
+            raise Interrupted(
+                f"{transaction.plan.title}: stopped by the user twice",
+                why="its guard is putting everything back as it was",
+                hint="how it ended: kvmnet history",
+            ) from None
+        raise
     finally:
-        # One that is open still was interrupted before its undo began: the guard will take it.
-        if not _is_open(transaction):
+        if not is_left:
             watching.end(guard.END_S)
 
 
-def _is_open(transaction: Transaction) -> bool:
-    with contextlib.suppress(KvmnetError):  # the journal can't be read
-        return guard.is_open(transaction.id) is not None
+def _leave_to_guard(transaction: Transaction) -> bool:
+    """Have the guard undo what this process was kept from undoing: a second signal came before
+    that began. False: it has ended already, or the journal can't be read or written."""
+    with contextlib.suppress(KvmnetError):
+        found = guard.is_open(transaction.id)
+        if found is not None:
+            journal.write(msgspec.structs.replace(found, waits_until=None))
+            return True
     return False
 
 

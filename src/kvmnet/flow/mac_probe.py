@@ -81,7 +81,7 @@ def _listen(
     sock: PacketSocket, deadline: float, wanted: set[Mac], found: dict[Mac, MacAnswer]
 ) -> None:
     """Collect until the deadline, or until all of `wanted` have shown themselves."""
-    while len(found) < len(wanted):
+    while len(found) < len(wanted) and time.monotonic() < deadline + SLICE_S:
         received = sock.receive(deadline)
         if received is None:
             return

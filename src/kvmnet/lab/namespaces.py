@@ -39,11 +39,14 @@ def run_in(pid: int, argv: Sequence[str], env: Mapping[str, str]) -> int:
         sys.stdout.flush()
         sys.stderr.flush()
         held = signal.pthread_sigmask(signal.SIG_BLOCK, _FORWARDED)  # until they can be handed on
-        child = os.fork()
-        if child == 0:
+        try:
+            child = os.fork()
+            if child == 0:
+                _become(handles, argv, env, held)
+            _setns(own)
+        except BaseException:
             signal.pthread_sigmask(signal.SIG_SETMASK, held)
-            _become(handles, argv, env)
-        _setns(own)
+            raise
     return _follow(child, held)
 
 
@@ -65,7 +68,9 @@ def _setns(handle: int) -> None:
         raise Unavailable("the lab can not be entered", why=os.strerror(code))
 
 
-def _become(handles: Mapping[str, int], argv: Sequence[str], env: Mapping[str, str]) -> None:
+def _become(
+    handles: Mapping[str, int], argv: Sequence[str], env: Mapping[str, str], mask: Iterable[int]
+) -> None:
     """In the child: join, then replace this process. Never returns."""
     status = 126
     try:
@@ -77,6 +82,7 @@ def _become(handles: Mapping[str, int], argv: Sequence[str], env: Mapping[str, s
             os.chdir(folder)
         for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
             signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         os.execvpe(argv[0], list(argv), dict(env))
     except FileNotFoundError:
         status = 127

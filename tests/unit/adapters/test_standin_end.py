@@ -89,3 +89,23 @@ def test_told_twice_at_any_two_moments(
             break
         assert status == 0, instruction
     assert 50 < instruction < 999
+
+
+def test_a_bug_is_told_when_nothing_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    did: list[str] = []
+
+    def serve(guest: standin.StandInGuest) -> None:
+        monkeypatch.setattr(guest, "give_back", lambda: did.append("given back"))
+        raise ValueError("odd")
+
+    before = signal.getsignal(signal.SIGTERM)
+    for name in ("leave_network", "die_with_parent", "_say"):
+        monkeypatch.setattr(standin, name, lambda *_: None)
+    monkeypatch.setattr(standin, "run", lambda *_, **__: did.append("deleted"))
+    monkeypatch.setattr(standin, "_serve", serve)
+    try:
+        with pytest.raises(ValueError, match="odd"):
+            standin.main()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert did == ["given back", "deleted"]

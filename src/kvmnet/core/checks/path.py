@@ -64,11 +64,12 @@ def rp_filter(state: State) -> Iterator[Finding]:
 
 def _said(state: State, link: str) -> str:
     """The file that sets it so: for that link, for all of them (sysctl.d(5)), or for new ones."""
-    names = [f"net.ipv4.conf.{x}.rp_filter" for x in (link, "*", "default")]
-    told = [x for x in state.sysctl_files if x.name in names and x.value == str(_STRICT)]
-    if not told:
+    words = ("all", "*") if link == "all" else (link, "*", "default")
+    names = [f"net.ipv4.conf.{x}.rp_filter" for x in words]
+    told = [x for x in state.sysctl_files if x.name in names]
+    chosen = min(told, key=lambda x: names.index(x.name), default=None)
+    if chosen is None or chosen.value != str(_STRICT):
         return ""
-    chosen = min(told, key=lambda x: names.index(x.name))
     return f" ({chosen.path} says {chosen.name} = {chosen.value})"
 
 
