@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from .conftest import Machine, World
+from .conftest import Machine, World, wait_for
 from .probes import far_host, given_back, nothing_is_left, probe, verdicts
 
 V4 = "--dhcp-range=10.7.0.10,10.7.0.250,300"
@@ -134,11 +134,19 @@ def test_black_hole_in_both_families(world: World, mtu: int) -> None:
     assert [(x["mtu"], x["reported"]) for x in report["path_mtus"]] == [(mtu, False)] * 2
 
 
+def has_link_local(machine: Machine, link: str) -> bool:
+    shown = machine.ip(f"-6 address show dev {link}")
+    return "fe80::" in shown and "tentative" not in shown
+
+
 def rogue_router(world: World, number: int, *options: str) -> Machine:
     """A machine on the bridge with a DHCP server and IPv6 router of its own."""
     rogue = neighbour(world, number)
     rogue.ip("address add 10.7.0.9/24 dev eth0")
     rogue.ip("address add fd66::1/64 dev eth0 nodad")
+    # Without an address of the link dnsmasq hears nobody who asks for a router.
+    for machine, link in ((world, "br7"), (rogue, "eth0")):
+        wait_for(f"{link}'s own address", lambda m=machine, x=link: has_link_local(m, x))
     rogue.run(
         "dnsmasq", "--conf-file=/dev/null", "--no-hosts", "--no-resolv", "--port=0",
         "--interface=eth0", "--bind-dynamic", "--pid-file=/run/rogue.pid", "--no-ping",
@@ -165,8 +173,11 @@ def test_second_dhcp_server(world: World) -> None:
 def test_second_ipv6_router(world: World) -> None:
     dual(world, *AUTO6)
     rogue_router(world, 0x66, "--enable-ra", "--dhcp-range=fd66::,ra-only,64,300")
-    report = probe(world)
-    step = report["by_name"]["ipv6-routers"]
+    for _ in range(3):  # both have just begun: one may not be heard yet
+        report = probe(world, status=None)
+        step = report["by_name"].get("ipv6-routers", {})
+        if len(report["routers6"]) == 2:
+            break
     assert step["verdict"] == "warn", report["routers6"]
     by_mac = {x["mac"]: x["expected"] for x in report["routers6"]}
     assert by_mac["52:54:00:00:00:66"] is False and len(by_mac) == 2
