@@ -180,8 +180,11 @@ class Vm(Machine):
     def _booted(self, kernel: str) -> Path:
         """A folder with this machine as it was when it had settled: disk, memory, leases."""
         version = run_here(["qemu-system-x86_64", "--version"]).stdout
+        # The disk is a layer over the base, and fits that very one alone: one that is built anew
+        # of the same recipe is another file system.
+        base = f"{self._base.name} {self._base.stat().st_mtime_ns}"
         parts = (
-            version, self._kernel.version, self._base.name, *self._argv(),
+            version, self._kernel.version, base, *self._argv(),
             hashlib.sha256(self._initrd).hexdigest(), _recipe_of_booting(), lan.recipe(),
         )  # fmt: skip
         parts = tuple(x.replace(str(self.folder), "FOLDER") for x in parts)

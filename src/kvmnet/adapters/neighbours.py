@@ -48,16 +48,18 @@ def _until(end: float) -> float:
     return max(min(end, now + _ASK_AGAIN_S), now + _A_MOMENT_S)
 
 
+def _who_has(ip: Ip, mac: Mac, source: Ip) -> bytes:
+    """The broadcast frame that asks for an IPv4 address, from `mac` (RFC 826)."""
+    question = Arp(operation=1, sender_mac=mac, sender_ip=source, target_mac=_NO_MAC, target_ip=ip)
+    frame = Frame(destination=BROADCAST, source=mac, ethertype=ARP, payload=encode_arp(question))
+    return encode_frame(frame)
+
+
 def find_mac(nic: str, lifeline: int | None, ip: Ip, source: Ip, wait_s: float) -> MacResult:
     """Who has `ip`? Asked again every 0.3 s. `source` 0.0.0.0 makes it a probe (RFC 5227)."""
     with PacketSocket(nic, ARP, lifeline=lifeline) as sock:
         mac = mac_text(sock.mac)
-        question = Arp(
-            operation=1, sender_mac=mac, sender_ip=source, target_mac=_NO_MAC, target_ip=ip
-        )
-        raw = encode_frame(
-            Frame(destination=BROADCAST, source=mac, ethertype=ARP, payload=encode_arp(question))
-        )
+        raw = _who_has(ip, mac, source)
         begin = time.monotonic()
         end = begin + wait_s
         while time.monotonic() < end:
@@ -75,12 +77,7 @@ def find_owners(nic: str, ip: Ip, source: Ip, wait_s: float, linger_s: float) ->
     found: dict[Mac, None] = {}
     with PacketSocket(nic, ARP) as sock:
         mac = mac_text(sock.mac)
-        question = Arp(
-            operation=1, sender_mac=mac, sender_ip=source, target_mac=_NO_MAC, target_ip=ip
-        )
-        raw = encode_frame(
-            Frame(destination=BROADCAST, source=mac, ethertype=ARP, payload=encode_arp(question))
-        )
+        raw = _who_has(ip, mac, source)
         begin = time.monotonic()
         end = begin + wait_s
         while time.monotonic() < end:

@@ -288,7 +288,9 @@ def _telling(transaction_id: str, work: Callable[[], None]) -> int:
         work()
     except NotUndone:
         return 1  # the journal says so already
-    except Exception as error:  # nobody sees its standard error: the journal is where it is told
+    except Exception as error:
+        # The last that stands between a host and its old state: whatever stops it, a bug too, has
+        # to be told, and nobody sees its standard error. The journal is where people look.
         _note_failure(transaction_id, error)
         return 1
     return 0

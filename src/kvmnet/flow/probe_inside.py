@@ -12,8 +12,8 @@ from kvmnet.adapters.run import Completed
 from kvmnet.core.finding import command
 from kvmnet.core.guest_place import GuestPlace
 from kvmnet.errors import KvmnetError
+from kvmnet.flow.probe_asks import is_address
 from kvmnet.flow.probe_record import Recorder
-from kvmnet.flow.probe_tour import is_address
 from kvmnet.model.probe import Endpoint, GuestInside, ProbeStep
 from kvmnet.model.values import Cidr, Ip
 

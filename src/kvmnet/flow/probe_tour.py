@@ -12,10 +12,19 @@ from kvmnet.adapters.files import read_optional
 from kvmnet.adapters.netns import StandIn
 from kvmnet.errors import Failed
 from kvmnet.flow import probe_path, probe_steps
+from kvmnet.flow.probe_asks import (
+    CONFLICT_WAIT_S,
+    DNS_ROOT_WAIT_S,
+    DNS_WAIT_S,
+    is_address,
+    path_mtu,
+    ping,
+    reach,
+)
 from kvmnet.flow.probe_place import Place
 from kvmnet.flow.probe_record import Recorder
 from kvmnet.flow.probe_tour6 import Tour6
-from kvmnet.model.probe import Conflict, Endpoint, PathMtu, ProbeLease, ProbeStep, StepName
+from kvmnet.model.probe import Conflict, Endpoint, ProbeLease, ProbeStep, StepName
 from kvmnet.model.standin import (
     AskLease,
     AskName,
@@ -23,8 +32,6 @@ from kvmnet.model.standin import (
     CheckAddress,
     CollectOffers,
     Configure,
-    Connect,
-    ConnectResult,
     Done,
     FindMac,
     GiveBack,
@@ -32,12 +39,8 @@ from kvmnet.model.standin import (
     LeaseResult,
     MacResult,
     MeasureLatency,
-    MeasureMtu,
-    MtuResult,
     NameResult,
     OffersResult,
-    Ping,
-    PingResult,
     Solicit,
 )
 from kvmnet.model.values import Ip
@@ -51,13 +54,7 @@ IPV6_ONLY_DHCP_WAIT_S = 1.5
 """Where the host itself has IPv6 alone."""
 LINGER_S = 0.3
 """How long after the first DHCP offer more are looked for, most of which other steps take."""
-CONFLICT_WAIT_S = 0.1
 ARP_WAIT_S = 1.0
-PING_WAIT_S = 1.0
-DNS_WAIT_S = 2.0
-DNS_ROOT_WAIT_S = 1.5
-TARGET_WAIT_S = 2.0
-MTU_WAIT_S = 0.4
 LATENCY_COUNT = 5
 LATENCY_EVERY_S = 0.01
 LATENCY_WAIT_S = 0.5
@@ -241,7 +238,7 @@ class Tour:
         if ip is None:
             reason = f"the host has no IPv4 address on {self._place.bridge}"
             return ProbeStep(name="host", verdict="skipped", reason=reason)
-        result = self._ping(ip, PING_WAIT_S)
+        result = ping(self._guest, ip)
         if result.ms is None and ip in self._reached:
             self._reached.remove(ip)  # it answers no echo requests
         neighbour = MacResult() if result.ms is not None else self._find(ip)
@@ -282,18 +279,7 @@ class Tour:
         return probe_steps.target(self._place, to, ip, result, self._record.ms(), forwards)
 
     def _path_mtu(self) -> ProbeStep:
-        last = self._record.steps[-1]
-        if last.verdict != "ok":
-            reason = last.reason if last.verdict == "skipped" else "the target was not reached"
-            return ProbeStep(name="path-mtu", verdict="skipped", reason=reason)
-        ip = self._reached[-1]
-        order = MeasureMtu(ip=ip, wait_s=MTU_WAIT_S)
-        result = self._guest.call(order, MtuResult, 12 * MTU_WAIT_S)
-        if result.mtu is None:
-            self._reached.remove(ip)  # it answers no echo requests
-        found = PathMtu(ip=ip, **msgspec.structs.asdict(result))
-        self._record.facts.path_mtus.append(found)
-        return probe_path.path_mtu("path-mtu", found, self._record.ms())
+        return path_mtu(self._guest, self._record, "path-mtu", self._reached)
 
     def _measure_latency(self, ips: list[Ip]) -> None:
         ips = list(dict.fromkeys(ips))
@@ -349,9 +335,6 @@ class Tour:
         to = self._endpoint()
         return str(to) if isinstance(to, Endpoint) else "nobody"
 
-    def _ping(self, ip: Ip, wait_s: float) -> PingResult:
-        return self._guest.call(Ping(ip=ip, wait_s=wait_s), PingResult, wait_s)
-
     def _find(self, ip: Ip) -> MacResult:
         return self._guest.call(FindMac(ip=ip, wait_s=ARP_WAIT_S), MacResult, ARP_WAIT_S)
 
@@ -360,16 +343,3 @@ class Tour:
         if lease is None:
             raise Failed("there is no lease")
         return lease
-
-
-def is_address(host: str) -> bool:
-    """Whether a parsed host is an IP address and not a name."""
-    return ":" in host or host.replace(".", "").isdecimal()
-
-
-def reach(guest: StandIn, to: Endpoint, ip: Ip) -> PingResult | ConnectResult:
-    """By TCP if a port is given, else by echo requests."""
-    if to.port is None:
-        return guest.call(Ping(ip=ip, wait_s=TARGET_WAIT_S), PingResult, TARGET_WAIT_S)
-    order = Connect(ip=ip, port=to.port, wait_s=TARGET_WAIT_S)
-    return guest.call(order, ConnectResult, TARGET_WAIT_S)

@@ -6,25 +6,28 @@ import msgspec
 
 from kvmnet.adapters.netns import StandIn
 from kvmnet.flow import probe_path, probe_steps, probe_steps6
+from kvmnet.flow.probe_asks import (
+    CONFLICT_WAIT_S,
+    DNS_ROOT_WAIT_S,
+    DNS_WAIT_S,
+    is_address,
+    path_mtu,
+    ping,
+    reach,
+)
 from kvmnet.flow.probe_place import Place
 from kvmnet.flow.probe_record import Recorder
-from kvmnet.model.probe import Advertiser, Conflict, Endpoint, PathMtu, ProbeStep
+from kvmnet.model.probe import Advertiser, Conflict, Endpoint, ProbeStep
 from kvmnet.model.standin import (
     AskLease6,
     AskName,
     AwaitRouter,
     CheckAddress,
     CollectRouters,
-    Connect,
-    ConnectResult,
     FindMac,
     Lease6Result,
     MacResult,
-    MeasureMtu,
-    MtuResult,
     NameResult,
-    Ping,
-    PingResult,
     RouterResult,
     RoutersResult,
 )
@@ -36,13 +39,7 @@ NO_ROUTER_WAIT_S = 0.2
 """Where the network's definition has no IPv6: only a rogue could answer."""
 WAKING_ROUTER_WAIT_S = 4.5
 DHCP6_WAIT_S = 2.0
-CONFLICT_WAIT_S = 0.1
 NEIGHBOUR_WAIT_S = 1.0
-PING_WAIT_S = 1.0
-DNS_WAIT_S = 2.0
-DNS_ROOT_WAIT_S = 1.5
-TARGET_WAIT_S = 2.0
-MTU_WAIT_S = 0.4
 
 
 class Tour6:
@@ -130,7 +127,7 @@ class Tour6:
     def _gateway(self) -> ProbeStep:
         assert self._router is not None
         ip = self._router.ip
-        answer = self._ping(ip)
+        answer = ping(self._guest, ip)
         if answer.ms is not None:
             self.reached.append(ip)
             return probe_steps6.gateway6(ip, answer, MacResult(), self._record.ms())
@@ -156,7 +153,7 @@ class Tour6:
 
     def _name(self) -> str | None:
         to = self._to
-        if to is None or ":" in to.host or to.host.replace(".", "").isdecimal():
+        if to is None or is_address(to.host):
             return None
         return to.host
 
@@ -174,28 +171,10 @@ class Tour6:
             return ProbeStep(
                 name="target6", verdict="skipped", reason=f"{to.host} has no IPv6 address"
             )
-        if to.port is None:
-            result: PingResult | ConnectResult = self._ping(ip, TARGET_WAIT_S)
-        else:
-            order = Connect(ip=ip, port=to.port, wait_s=TARGET_WAIT_S)
-            result = self._guest.call(order, ConnectResult, TARGET_WAIT_S)
+        result = reach(self._guest, to, ip)
         if result.ms is not None:
             self.reached.append(ip)
         return probe_steps6.target6(self._place, to, ip, result, self._record.ms())
 
     def _path_mtu(self) -> ProbeStep:
-        last = self._record.steps[-1]
-        if last.verdict != "ok":
-            reason = last.reason if last.verdict == "skipped" else "the target was not reached"
-            return ProbeStep(name="path-mtu6", verdict="skipped", reason=reason)
-        ip = self.reached[-1]
-        order = MeasureMtu(ip=ip, wait_s=MTU_WAIT_S)
-        result = self._guest.call(order, MtuResult, 12 * MTU_WAIT_S)
-        if result.mtu is None:
-            self.reached.remove(ip)  # it answers no echo requests
-        found = PathMtu(ip=ip, **msgspec.structs.asdict(result))
-        self._record.facts.path_mtus.append(found)
-        return probe_path.path_mtu("path-mtu6", found, self._record.ms())
-
-    def _ping(self, ip: Ip, wait_s: float = PING_WAIT_S) -> PingResult:
-        return self._guest.call(Ping(ip=ip, wait_s=wait_s), PingResult, wait_s)
+        return path_mtu(self._guest, self._record, "path-mtu6", self.reached)

@@ -20,11 +20,12 @@ from kvmnet.adapters.run import run
 from kvmnet.core.finding import command
 from kvmnet.errors import CommandFailed, Failed, KvmnetError, NotFound, Refused
 from kvmnet.flow.observe import Part, observe
+from kvmnet.flow.probe_asks import is_address, reach
 from kvmnet.flow.probe_guest import PARTS, find_guest
 from kvmnet.flow.probe_outside import Outside
 from kvmnet.flow.probe_place import Place, place_beside, place_for, place_on, plug_in
 from kvmnet.flow.probe_record import Recorder
-from kvmnet.flow.probe_tour import Tour, is_address, reach
+from kvmnet.flow.probe_tour import Tour
 from kvmnet.flow.trace_origin import free_address, own_address
 from kvmnet.model.host import Address, Link
 from kvmnet.model.probe import Endpoint, ProbeReport, ProbeStep, ProbeTarget
