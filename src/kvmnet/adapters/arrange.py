@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from kvmnet.adapters import bridge_facts, kernel, rcu
+from kvmnet.adapters import bridge_facts, ip_program, kernel, rcu
 from kvmnet.adapters.run import Completed, run
 from kvmnet.adapters.sysctl_write import write_sysctl
 from kvmnet.adapters.sysctls import read_sysctls
@@ -192,6 +192,7 @@ def _run_all(todo: Sequence[Command]) -> list[_Miss]:
             elif isinstance(setting, Settle):
                 _settle(setting)
         for miss in _run_lines([x for x in same if isinstance(x, Line)]):
+            ip_program.start_anew()  # what it knew of links may be why
             misses.append(miss)
             if miss.line.essential:
                 return misses
@@ -254,9 +255,11 @@ def _family(command: Command) -> str:
 
 
 def _ip(lines: Sequence[Line]) -> Completed:
-    family = _family(lines[0])
+    family, texts = _family(lines[0]), [x.text for x in lines]
+    if family == "both":
+        return ip_program.change(texts)
     words = [lines[0].program, *([family] if family.startswith("-") else []), "-batch", "-"]
-    return run(words, stdin="".join(f"{x.text}\n" for x in lines), accept=(0, 1, 2, 255))
+    return run(words, stdin="".join(f"{x}\n" for x in texts), accept=(0, 1, 2, 255))
 
 
 def _after_miss(lines: Sequence[Line], done: Completed) -> Iterator[_Miss]:

@@ -80,9 +80,8 @@ def put(path: Path, text: str, *, mode: int, owner: tuple[int, int]) -> None:
 
 def _replace(path: Path, text: str, mode: int, owner: tuple[int, int] | None) -> None:
     try:
-        import tempfile  # late: most commands only read
-
-        handle, temporary = tempfile.mkstemp(_UNFINISHED, f".{path.name}.", path.parent)
+        temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}{_UNFINISHED}")
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             with os.fdopen(handle, "wb") as stream:
                 if owner is not None:

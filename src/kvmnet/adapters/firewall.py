@@ -1,28 +1,20 @@
-"""Reads the firewall: nftables, the tables that iptables keeps in it, and iptables-legacy's own."""
+"""Reads the firewall: its rulesets, and which programs keep them."""
 
 from __future__ import annotations
 
-import functools
 import os
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-import msgspec
-
-from kvmnet.adapters import firewall_sets, libvirt_daemon, process
+from kvmnet.adapters import libvirt_daemon, process
 from kvmnet.adapters.files import read_optional
-from kvmnet.adapters.run import find_program, run
-from kvmnet.errors import CommandFailed, InvalidInput, KvmnetError, Unavailable
-from kvmnet.formats import iptables, nft
+from kvmnet.adapters.run import find_program
+from kvmnet.model.firewall import FirewallSet
 from kvmnet.model.host import Firewall, FirewallChain
 from kvmnet.model.state import Unread
 
-_IPTABLES_TABLES = frozenset({"filter", "nat", "mangle", "raw", "security"})
-_FAMILIES: tuple[tuple[Literal["ip", "ip6"], str], ...] = (("ip", "iptables"), ("ip6", "ip6tables"))
 _BACKEND = re.compile(r'^\s*firewall_backend\s*=\s*"([^"]+)"', re.MULTILINE)
-_AS_ROOT = "run it again as root"
 
 
 def read_firewall(
@@ -33,23 +25,12 @@ def read_firewall(
     The elements of named sets that rules refer to are read only `with_sets`: they may be many.
     """
     missing: list[Unread] = []
-    chains = () if _has_no_nft() else _attempt("firewall (nft)", _read_nft, missing)
-    for family, program in _FAMILIES:
-        if any(x.family == family and x.table in _IPTABLES_TABLES for x in chains):
-            saved = _attempt(
-                f"firewall ({program})", functools.partial(_read_saved, family), missing
-            )
-            chains = merged(chains, saved, family)
-        names = read_optional(root / f"proc/net/{family}_tables_names")
-        if names:
-            chains += _attempt(
-                f"firewall ({program}-legacy)", functools.partial(_read_legacy, family), missing
-            )
+    chains = _chains(root, missing)
     backend = _BACKEND.search(read_optional(root / "etc/libvirt/network.conf") or "")
     firewall = Firewall(
         known=not missing,
         chains=chains,
-        sets=firewall_sets.read_sets(chains, missing) if with_sets else (),
+        sets=_sets(chains, missing) if with_sets else (),
         front_ends=_front_ends(chains, root),
         programs=_programs(),
         libvirt_daemon=_daemon(root),
@@ -59,17 +40,22 @@ def read_firewall(
     return firewall, tuple(missing)
 
 
-def _attempt(
-    what: str, read: Callable[[], tuple[FirewallChain, ...]], missing: list[Unread]
-) -> tuple[FirewallChain, ...]:
-    try:
-        return read()
-    except CommandFailed as error:
-        denied = "permitted" in error.stderr or "Permission denied" in error.stderr
-        missing.append(Unread(what=what, why=error.why, hint=_AS_ROOT if denied else error.hint))
-    except (Unavailable, InvalidInput) as error:
-        missing.append(Unread(what=what, why=error.why or error.what, hint=error.hint))
-    return ()
+def _chains(root: Path, missing: list[Unread]) -> tuple[FirewallChain, ...]:
+    """The parsers of rules are loaded where there can be any."""
+    has_nft = not _has_no_nft()
+    names = (root / f"proc/net/{x}_tables_names" for x in ("ip", "ip6"))
+    if not has_nft and not any(map(read_optional, names)):
+        return ()
+    from kvmnet.adapters import rulesets
+
+    chains = rulesets.read_nft(missing) if has_nft else ()
+    return rulesets.with_iptables(chains, root, missing)
+
+
+def _sets(chains: tuple[FirewallChain, ...], missing: list[Unread]) -> tuple[FirewallSet, ...]:
+    from kvmnet.adapters.firewall_sets import read_sets
+
+    return read_sets(chains, missing)
 
 
 def _has_no_nft() -> bool:
@@ -82,68 +68,6 @@ def _has_no_nft() -> bool:
     if not builtin or loaded is None:
         return False
     return not re.search(r"^nf_tables ", loaded, re.MULTILINE) and "/nf_tables.ko" not in builtin
-
-
-def _read_nft() -> tuple[FirewallChain, ...]:
-    # --terse leaves out the elements of named sets: there may be a hundred thousand.
-    answer = run(["nft", "--json", "--terse", "list", "ruleset"]).stdout
-    if '"rule"' not in answer:
-        return nft.parse(answer, {})
-    texts = run(["nft", "--handle", "--terse", "list", "ruleset"]).stdout
-    return nft.parse(answer, nft.parse_texts(texts))
-
-
-def _save(family: Literal["ip", "ip6"], variant: str) -> str:
-    """What `-save` of that variant prints; distributions without the long name have only one."""
-    program = dict(_FAMILIES)[family]
-    try:
-        return run([f"{program}-{variant}-save", "--counters"]).stdout
-    except Unavailable:
-        return run([f"{program}-save", "--counters"]).stdout
-
-
-def _read_saved(family: Literal["ip", "ip6"]) -> tuple[FirewallChain, ...]:
-    text = _save(family, "nft")
-    if "nf_tables" not in text:
-        return ()  # only the legacy variant is installed
-    return iptables.parse(text, backend="iptables-nft", family=family)
-
-
-def _read_legacy(family: Literal["ip", "ip6"]) -> tuple[FirewallChain, ...]:
-    text = _save(family, "legacy")
-    if "nf_tables" in text:
-        raise KvmnetError(
-            "legacy tables are in use", why="iptables-legacy is not installed",
-            hint="install the package iptables",
-        )  # fmt: skip
-    return iptables.parse(text, backend="iptables-legacy", family=family)
-
-
-def merged(
-    chains: tuple[FirewallChain, ...], saved: tuple[FirewallChain, ...], family: str
-) -> tuple[FirewallChain, ...]:
-    """Tables that iptables can tell about are taken from it: nft hides its matches.
-
-    It prints all built-in chains; those that nft does not have do not exist. Only nft knows
-    handles.
-    """
-    real = {(x.table, x.name): x for x in chains if x.family == family}
-    told = {(x.table, x.name) for x in saved}
-    kept = tuple(x for x in chains if x.family != family or (x.table, x.name) not in told)
-    return kept + tuple(
-        _with_handles(x, real[x.table, x.name]) for x in saved if (x.table, x.name) in real
-    )
-
-
-def _with_handles(chain: FirewallChain, listed: FirewallChain) -> FirewallChain:
-    """The rules stand in the same order in both, unless somebody changed them in between."""
-    if len(chain.rules) != len(listed.rules):
-        return chain
-    rules = tuple(
-        msgspec.structs.replace(rule, handle=other.handle)
-        for rule, other in zip(chain.rules, listed.rules, strict=True)
-    )
-    return msgspec.structs.replace(chain, rules=rules)
 
 
 def _front_ends(chains: tuple[FirewallChain, ...], root: Path) -> tuple[str, ...]:

@@ -13,8 +13,9 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
+from kvmnet.adapters import ip_program
 from kvmnet.adapters.files import read_optional
-from kvmnet.adapters.run import Command, run, run_both
+from kvmnet.adapters.run import run
 from kvmnet.errors import KvmnetError
 from kvmnet.formats import iproute, iproute_routes, ports, rtnetlink
 from kvmnet.model.host import Address, ForwardingEntry, Link, Neighbour, Route, Rule
@@ -121,18 +122,20 @@ class Network(Struct, frozen=True, kw_only=True):
     neighbours: tuple[Neighbour, ...]
 
 
+_EVERYTHING = ("addr show", "neigh show", "neigh show proxy", "route show table all", "rule show")
 NOTHING = Network(links=(), addresses=(), routes=(), rules=(), neighbours=())
 
 
 def read_network() -> Network:
-    """What the other readers tell, by two programs at once instead of seven: each costs its start.
+    """What the other readers tell, by two programs instead of seven: each costs its start.
 
     Of rules `ip` shows one family a call, whatever else it is asked.
     """
-    everything = _batch("addr show", "neigh show", "neigh show proxy",
-                        "route show table all", "rule show")  # fmt: skip
     try:
-        told, six = run_both(everything, Command(["ip", "-6", "-json", "-details", "rule", "show"]))
+        with ip_program.kept_to_answer():
+            told, six = ip_program.ask(_EVERYTHING), ip_program.ask_ipv6(["rule show"])
+        if told.status or six.status:
+            return _one_by_one()
         # `ip` prints a line for each, unless one fails.
         shown, known, proxies, routes, rules = told.stdout.splitlines()
     except (KvmnetError, ValueError):
@@ -156,11 +159,6 @@ def _one_by_one() -> Network:
         rules=read_rules(),
         neighbours=read_neighbours(),
     )
-
-
-def _batch(*commands: str) -> Command:
-    asked = "".join(f"{x}\n" for x in commands)
-    return Command(["ip", "-json", "-details", "-statistics", "-batch", "-"], asked)
 
 
 def read_forwarding() -> tuple[ForwardingEntry, ...]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from typing import IO, NamedTuple
@@ -42,13 +41,6 @@ class Completed(NamedTuple):
     stderr: str
 
 
-class Command(NamedTuple):
-    """A program with its arguments, and what it reads."""
-
-    argv: Sequence[str]
-    stdin: str = ""
-
-
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """This process's environment with English messages and the administrator's programs."""
     path = os.environ.get("PATH", "/usr/bin:/bin")
@@ -57,7 +49,9 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
 
 def find_program(name: str) -> str | None:
     """Where the program is that `run` would run; None: it is not installed."""
-    return shutil.which(name, path=environment()["PATH"])
+    # `shutil` would do, and loads three libraries of compression for it.
+    paths = (os.path.join(folder, name) for folder in environment()["PATH"].split(os.pathsep))
+    return next((x for x in paths if os.path.isfile(x) and os.access(x, os.X_OK)), None)
 
 
 def run(
@@ -95,29 +89,6 @@ def run(
     if done.returncode not in accept:
         raise CommandFailed(tuple(argv), done.returncode, done.stderr or done.stdout)
     return Completed(done.returncode, done.stdout, done.stderr)
-
-
-def run_both(first: Command, second: Command) -> tuple[Completed, Completed]:
-    """Two programs at the same time. Raises what `run` raises, once both have ended."""
-    from threading import Thread
-
-    found: list[Completed | BaseException] = []
-
-    def other() -> None:
-        try:
-            found.append(run(second.argv, stdin=second.stdin))
-        except BaseException as error:  # raised where both are waited for
-            found.append(error)
-
-    thread = Thread(target=other, daemon=True)
-    thread.start()
-    try:
-        done = run(first.argv, stdin=first.stdin)
-    finally:
-        thread.join()
-    if isinstance(found[0], BaseException):
-        raise found[0]
-    return done, found[0]
 
 
 def spawn(

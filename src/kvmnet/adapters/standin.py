@@ -20,8 +20,10 @@ import msgspec
 
 from kvmnet.adapters import dhcp6_client, dhcp_client, neighbours, path_mtu, reach, trace_send
 from kvmnet.adapters.files import read_optional
+from kvmnet.adapters.latency import latency
 from kvmnet.adapters.netns import die_with_parent, leave_network
 from kvmnet.adapters.packets import OwnerGone, PacketSocket
+from kvmnet.adapters.routers import RouterSearch
 from kvmnet.adapters.run import run
 from kvmnet.errors import Failed, KvmnetError
 from kvmnet.formats.ethernet import IPV4, mac_text
@@ -84,7 +86,7 @@ class StandInGuest:
         self._lease: ProbeLease | None = None
         self._client: dhcp_client.DhcpClient | None = None
         self._client6: dhcp6_client.Dhcp6Client | None = None
-        self._routers: neighbours.RouterSearch | None = None
+        self._routers: RouterSearch | None = None
 
     def obey(self, call: AnyCall) -> AnyAnswer:
         """Carry out one order. Raises `KvmnetError`, `OwnerGone`."""
@@ -92,7 +94,7 @@ class StandInGuest:
             case BringUp():
                 return _bring_up()
             case Solicit():
-                self._routers = neighbours.RouterSearch(NIC, _LIFELINE)
+                self._routers = RouterSearch(NIC, _LIFELINE)
                 if _IPV6.exists():
                     # What is sent to this address is dropped before the kernel uses it.
                     _await_addresses6(_LINK_SCOPE, 0.5)
@@ -236,7 +238,7 @@ def _reach(call: AnyCall) -> AnyAnswer:
             run(["ip", "route", "replace", call.ip, "via", call.via, "dev", NIC, "onlink"])
             return Done()
         case MeasureLatency():
-            found = reach.latency(
+            found = latency(
                 call.ips, NIC, _LIFELINE, count=call.count, every_s=call.every_s,
                 wait_s=call.wait_s,
             )  # fmt: skip

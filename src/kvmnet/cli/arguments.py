@@ -1,6 +1,9 @@
-"""Values of options that are checked here and not by argparse, to be refused in our own words."""
+"""Options that commands share, and values that are checked here and not by argparse, to be refused
+in our own words."""
 
 from __future__ import annotations
+
+import argparse
 
 from kvmnet.errors import InvalidInput
 
@@ -14,3 +17,12 @@ def integer(text: str, option: str) -> int:
             f"{option} takes a whole number of 0 or more", why=f"this is none: {text[:40]!a}"
         )
     return int(text)
+
+
+def add_state_option(parser: argparse.ArgumentParser) -> None:
+    """`--state FILE`, of every command that only looks."""
+    parser.add_argument(
+        "--state",
+        metavar="FILE",
+        help="look at a State saved by `kvmnet state save` instead of this host (-: stdin)",
+    )

@@ -7,6 +7,7 @@ import shlex
 import sys
 from typing import TYPE_CHECKING
 
+from kvmnet.adapters import ip_program
 from kvmnet.cli import arguments, changes, confirming
 from kvmnet.errors import InvalidInput
 from kvmnet.model.takeover import AddressPlan
@@ -64,6 +65,7 @@ def _add_create(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(handler=_create)
 
 
+@ip_program.kept_to_change()
 def _create(args: argparse.Namespace) -> int:
     from kvmnet.flow import bridges
     from kvmnet.model.desired import BridgeRequest
@@ -107,6 +109,7 @@ def _delay(text: str | None, stp: str) -> float | None:
     return float(seconds)
 
 
+@ip_program.kept_to_change()
 def _delete(args: argparse.Namespace) -> int:
     from kvmnet.flow import bridges
 
@@ -115,6 +118,7 @@ def _delete(args: argparse.Namespace) -> int:
     return _run(args, planner, f"Delete bridge {name}?", f"bridge {name} is gone")
 
 
+@ip_program.kept_to_change()
 def _add_port(args: argparse.Namespace) -> int:
     from kvmnet.flow import bridges
 
@@ -123,6 +127,7 @@ def _add_port(args: argparse.Namespace) -> int:
                 f"{nic} is a port of {name}")  # fmt: skip
 
 
+@ip_program.kept_to_change()
 def _remove_port(args: argparse.Namespace) -> int:
     from kvmnet.flow import bridges
 

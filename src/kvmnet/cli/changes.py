@@ -7,13 +7,14 @@ import sys
 from collections.abc import Callable
 
 from kvmnet.cli import output
+from kvmnet.cli.parser import Parser
 from kvmnet.errors import Refused
 from kvmnet.model.plan import HandOver, Plan, PlannedStep, Prove
 
 
 def change_options() -> argparse.ArgumentParser:
     """The options of every command that changes something, as a parent parser."""
-    options = argparse.ArgumentParser(add_help=False)
+    options = Parser(add_help=False)
     add_change_options(options)
     return options
 

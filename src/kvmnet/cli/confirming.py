@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from kvmnet.cli import arguments
+from kvmnet.cli.parser import Parser
 from kvmnet.errors import InvalidInput
 
 if TYPE_CHECKING:  # imported late: --help does without
@@ -17,7 +18,7 @@ MAX_CONFIRM_S = 86_400
 
 def confirm_options() -> argparse.ArgumentParser:
     """The options, as a parent parser."""
-    options = argparse.ArgumentParser(add_help=False)
+    options = Parser(add_help=False)
     add_confirm_options(options)
     return options
 

@@ -18,7 +18,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from kvmnet.cli import changes, output, picture
+from kvmnet.cli import arguments, changes, output, picture
 from kvmnet.core.finding import Finding, some
 from kvmnet.core.looking import split
 from kvmnet.core.probed import Probed
@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser, common: argparse.ArgumentPars
         "--to", metavar="HOST[:PORT]",
         help="what guests should reach, by TCP if a port is given (default: the host's gateway)",
     )  # fmt: skip
-    picture.add_state_option(parser)
+    arguments.add_state_option(parser)
     changes.add_change_options(parser)
     parser.set_defaults(
         handler=run,

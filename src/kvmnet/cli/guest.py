@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterable
 
-from kvmnet.cli import guest_convert, guest_move, guest_nics, output, picture
+from kvmnet.cli import arguments, guest_convert, guest_move, guest_nics, output, picture
 from kvmnet.cli.host_documents import GuestDocument, GuestListDocument
 from kvmnet.core import views
 from kvmnet.core.missing import no_such
@@ -16,11 +16,11 @@ HEADERS = ("guest", "state", "nic", "mac", "on", "tap", "addresses", "remarks")
 def add_arguments(parser: argparse.ArgumentParser, common: argparse.ArgumentParser) -> None:
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
     listing = verbs.add_parser("list", help="all guests, one NIC a line", parents=[common])
-    picture.add_state_option(listing)
+    arguments.add_state_option(listing)
     listing.set_defaults(handler=list_guests)
     showing = verbs.add_parser("show", help="one guest in full", parents=[common])
     showing.add_argument("name", metavar="NAME", help="the guest's name or UUID")
-    picture.add_state_option(showing)
+    arguments.add_state_option(showing)
     showing.set_defaults(handler=show_guest)
     guest_convert.add_verb(verbs, common)
     guest_move.add_verb(verbs, common)

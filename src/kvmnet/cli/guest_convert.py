@@ -17,6 +17,7 @@ from pathlib import Path
 
 from kvmnet.adapters import domain_files
 from kvmnet.cli import output
+from kvmnet.cli.parser import RawFormatter
 from kvmnet.core.nic_choice import choose, new_addresses
 from kvmnet.errors import InvalidInput
 from kvmnet.formats import domain_edit
@@ -33,7 +34,7 @@ def add_verb(verbs: argparse._SubParsersAction[argparse.ArgumentParser],
     """`guest convert` among the verbs of `guest`."""
     parser = verbs.add_parser(
         "convert", help="put NICs of a domain XML file on something else", description=__doc__,
-        parents=[common], formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
+        parents=[common], formatter_class=RawFormatter, allow_abbrev=False,
     )  # fmt: skip
     parser.add_argument("file", metavar="FILE", help="domain XML (-: standard input)")
     parser.add_argument("--to", metavar="TARGET", required=True, help=FORMS)

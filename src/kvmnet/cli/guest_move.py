@@ -14,6 +14,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from kvmnet.cli import changes, output
+from kvmnet.cli.parser import RawFormatter
 from kvmnet.errors import InvalidInput
 from kvmnet.model.nic_choice import parse_mac_wish, parse_nic_choice
 from kvmnet.model.target import FORMS, parse_target
@@ -29,7 +30,7 @@ def add_verb(verbs: argparse._SubParsersAction[argparse.ArgumentParser],
     parser = verbs.add_parser(
         "move", help="put guests on another network, running or not", description=__doc__,
         parents=[common, changes.change_options()],
-        formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
+        formatter_class=RawFormatter, allow_abbrev=False,
     )  # fmt: skip
     parser.add_argument("guests", metavar="GUEST", nargs="*", help="name, UUID or pattern")
     parser.add_argument("--all", action="store_true", help="every guest that has a NIC on --from")

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 from kvmnet.cli import lab_faults
 from kvmnet.cli.arguments import integer
 from kvmnet.cli.output import print_json, print_table, safe, say, use_color, wants_json
+from kvmnet.cli.parser import Parser
 
 if TYPE_CHECKING:
     from kvmnet.cli.documents import LabStatus
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser, common: argparse.ArgumentParser) -> None:
     """The sub-verbs of `kvmnet lab`."""
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
-    name = argparse.ArgumentParser(add_help=False)
+    name = Parser(add_help=False)
     name.add_argument("--name", default="default", metavar="NAME", help="which lab (default)")
     parents = [common, name]
 

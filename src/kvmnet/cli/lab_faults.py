@@ -7,6 +7,7 @@ import textwrap
 from typing import Any
 
 from kvmnet.cli.output import print_json, say, wants_json
+from kvmnet.cli.parser import Parser
 from kvmnet.errors import InvalidInput
 
 _WIDTH = 100
@@ -14,7 +15,7 @@ _WIDTH = 100
 
 def add_verbs(verbs: Any, common: argparse.ArgumentParser) -> None:
     """Add both to the sub-verbs of `kvmnet lab`."""
-    lab = argparse.ArgumentParser(add_help=False)
+    lab = Parser(add_help=False)
     lab.add_argument(
         "--name", "--lab", dest="name", default="default", metavar="LAB",
         help="which lab (default)",

@@ -19,6 +19,7 @@ from types import FrameType
 from typing import NoReturn, TextIO
 
 from kvmnet import __version__, errors
+from kvmnet.cli.parser import Parser, RawFormatter
 
 EXIT_STATUSES: tuple[tuple[type[errors.KvmnetError], int], ...] = (
     (errors.InvalidInput, 2),
@@ -49,9 +50,9 @@ COMMANDS: tuple[tuple[str, str], ...] = (
 )
 
 
-def common_options() -> argparse.ArgumentParser:
+def common_options() -> Parser:
     """The options that every command takes, before or after its name."""
-    common = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
+    common = Parser(add_help=False, argument_default=argparse.SUPPRESS)
     group = common.add_argument_group("common options")
     group.add_argument("--connect", metavar="URI", type=_libvirt_uri,
                        help="libvirt connection (default: libvirt's)")  # fmt: skip
@@ -65,7 +66,7 @@ def build_parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     """The parser, with the arguments of the command that `argv` names."""
     common = common_options()
     wanted = named_command(argv)
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="kvmnet",
         description="Put KVM/libvirt guests on the network: NAT by default, bridged on demand.",
         epilog="`kvmnet COMMAND --help` tells more about one. Exit status: 0 done, 1 it did not "
@@ -89,7 +90,7 @@ def build_parser(argv: Sequence[str]) -> argparse.ArgumentParser:
             module = import_module(f"kvmnet.cli.{name}")
             sub = commands.add_parser(
                 name, help=summary, description=module.__doc__, parents=[common],
-                allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter,
+                allow_abbrev=False, formatter_class=RawFormatter,
             )  # fmt: skip
             module.add_arguments(sub, common)
         else:

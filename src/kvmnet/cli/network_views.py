@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from kvmnet.cli import output, picture
+from kvmnet.cli import arguments, output, picture
 from kvmnet.cli.host_documents import NetworkListDocument, NetworkShowDocument
 from kvmnet.core import views
 from kvmnet.core.missing import no_such
@@ -16,12 +16,12 @@ PARTS = frozenset({Part.NETWORKS, Part.LEASES, Part.GUESTS})
 
 
 def add_list_arguments(parser: argparse.ArgumentParser) -> None:
-    picture.add_state_option(parser)
+    arguments.add_state_option(parser)
 
 
 def add_show_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME", help="the network's name or UUID")
-    picture.add_state_option(parser)
+    arguments.add_state_option(parser)
 
 
 def list_networks(args: argparse.Namespace) -> int:

@@ -21,15 +21,6 @@ VIRT = frozenset({Part.NETWORKS, Part.GUESTS, Part.LEASES, Part.AGENTS})
 ADDRESSES = frozenset({Part.LINKS, Part.NEIGHBOURS, Part.FORWARDING, *VIRT})
 
 
-def add_state_option(parser: argparse.ArgumentParser) -> None:
-    """`--state FILE`, of every command that only looks."""
-    parser.add_argument(
-        "--state",
-        metavar="FILE",
-        help="look at a State saved by `kvmnet state save` instead of this host (-: stdin)",
-    )
-
-
 def read_state(args: argparse.Namespace, parts: frozenset[Part]) -> State:
     """The saved State that was asked for, else those parts of this host."""
     if args.state is None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterable, Sequence
 
-from kvmnet.cli import bridge, guest, network_views, output, picture
+from kvmnet.cli import arguments, bridge_views, guest, network_views, output, picture
 from kvmnet.cli.finding_view import FindingView, finding_views
 from kvmnet.cli.host_documents import StatusDocument
 from kvmnet.core import views
@@ -20,7 +20,7 @@ from kvmnet.model.state import State, Unread
 
 def add_arguments(parser: argparse.ArgumentParser, common: argparse.ArgumentParser) -> None:
     del common  # there are no sub-commands
-    picture.add_state_option(parser)
+    arguments.add_state_option(parser)
     parser.set_defaults(handler=show)
 
 
@@ -43,7 +43,7 @@ def show(args: argparse.Namespace) -> int:
     _head(state)
     absent = "none" if picture.virt_status(state) == 0 else "not known (libvirt was not read)"
     _section(args, "Uplinks", UPLINK_HEADERS, map(_uplink, document.uplinks))
-    _section(args, "Bridges", bridge.HEADERS, map(bridge.row, document.bridges))
+    _section(args, "Bridges", bridge_views.HEADERS, map(bridge_views.row, document.bridges))
     _section(
         args, "Networks", network_views.HEADERS, map(network_views.row, document.networks), absent
     )

@@ -12,6 +12,7 @@ import argparse
 import shlex
 import sys
 
+from kvmnet.adapters import ip_program
 from kvmnet.cli import changes, confirming, output
 from kvmnet.errors import InvalidInput
 
@@ -28,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser, common: argparse.ArgumentPars
     parser.set_defaults(handler=run)
 
 
+@ip_program.kept_to_change()
 def run(args: argparse.Namespace) -> int:
     from kvmnet.flow import taking_back
 

@@ -9,7 +9,7 @@ from itertools import pairwise
 from kvmnet.core.bridge_picture import default_gateways, global_addresses
 from kvmnet.core.finding import command, some
 from kvmnet.core.lan_range import is_lan_range
-from kvmnet.core.network_plan import network_with_bridge
+from kvmnet.core.network_find import network_with_bridge
 from kvmnet.core.uplinks import shared_lan
 from kvmnet.errors import InvalidInput, Refused
 from kvmnet.model.arrangement import Arrangement

@@ -17,42 +17,44 @@ NWFILTER = "libvirt's nwfilter"
 BY_HAND = frozenset({"nft", "iptables"})
 """What `maker` answers for that which no known program makes: the administrator's own rules."""
 
+# Patterns are compiled when one is looked for: most hosts' commands never do.
 _TABLES = (
-    (re.compile(r"firewalld(_.*)?"), FIREWALLD),
-    (re.compile(r"libvirt_nwfilter_.*"), NWFILTER),
-    (re.compile(r"libvirt_.*"), LIBVIRT),
-    (re.compile(r"docker-bridges"), DOCKER),
-    (re.compile(r"kvmnet.*"), KVMNET),
-    (re.compile(r"f2b-table"), "fail2ban"),
-    (re.compile(r"kube-proxy"), "Kubernetes"),
-    (re.compile(r"netavark"), "Podman"),
-    (re.compile(r"(cni|hostport).*"), "CNI"),
-    (re.compile(r"(calico|cali).*"), "Calico"),
-    (re.compile(r"flannel.*"), "Flannel"),
-    (re.compile(r"incus"), "Incus"),
-    (re.compile(r"lxd"), "LXD"),
+    (r"firewalld(_.*)?", FIREWALLD),
+    (r"libvirt_nwfilter_.*", NWFILTER),
+    (r"libvirt_.*", LIBVIRT),
+    (r"docker-bridges", DOCKER),
+    (r"kvmnet.*", KVMNET),
+    (r"f2b-table", "fail2ban"),
+    (r"kube-proxy", "Kubernetes"),
+    (r"netavark", "Podman"),
+    (r"(cni|hostport).*", "CNI"),
+    (r"(calico|cali).*", "Calico"),
+    (r"flannel.*", "Flannel"),
+    (r"incus", "Incus"),
+    (r"lxd", "LXD"),
 )
 _CHAINS = (
-    (re.compile(r"ufw6?-.*"), UFW),
-    (re.compile(r"DOCKER(-.*)?"), DOCKER),
-    (re.compile(r"LIBVIRT_(FW[IOX]|INP|OUT|PRT)"), LIBVIRT),
-    (re.compile(r"libvirt-.*|(FI|FO|HI|FJ|HJ)-(vnet|macvtap|tap).*"), NWFILTER),
-    (re.compile(r"[JPIO]-(vnet|macvtap|tap).*"), NWFILTER),
-    (re.compile(r"(f2b|fail2ban)-.*"), "fail2ban"),
-    (re.compile(r"KUBE-.*"), "Kubernetes"),
-    (re.compile(r"(CNI|NETAVARK)-.*|NETAVARK_.*"), "CNI"),
-    (re.compile(r"cali-.*"), "Calico"),
-    (re.compile(r"CILIUM_.*|OLD_CILIUM_.*"), "Cilium"),
-    (re.compile(r"FLANNEL-.*"), "Flannel"),
-    (re.compile(r"WEAVE(-.*)?"), "Weave Net"),
-    (re.compile(r"ts-(input|forward|postrouting)"), "Tailscale"),
-    (re.compile(
+    (r"ufw6?-.*", UFW),
+    (r"DOCKER(-.*)?", DOCKER),
+    (r"LIBVIRT_(FW[IOX]|INP|OUT|PRT)", LIBVIRT),
+    (r"libvirt-.*|(FI|FO|HI|FJ|HJ)-(vnet|macvtap|tap).*", NWFILTER),
+    (r"[JPIO]-(vnet|macvtap|tap).*", NWFILTER),
+    (r"(f2b|fail2ban)-.*", "fail2ban"),
+    (r"KUBE-.*", "Kubernetes"),
+    (r"(CNI|NETAVARK)-.*|NETAVARK_.*", "CNI"),
+    (r"cali-.*", "Calico"),
+    (r"CILIUM_.*|OLD_CILIUM_.*", "Cilium"),
+    (r"FLANNEL-.*", "Flannel"),
+    (r"WEAVE(-.*)?", "Weave Net"),
+    (r"ts-(input|forward|postrouting)", "Tailscale"),
+    (
         r"((IN|FWDI|FWDO|FWD|PRE|POST)_\w[\w-]*|(INPUT|FORWARD|FORWARD_IN|FORWARD_OUT|OUTPUT|"
-        r"PREROUTING|POSTROUTING)_(ZONES|direct|POLICIES_pre|POLICIES_post)(_SOURCE)?)"
-    ), FIREWALLD),
-)  # fmt: skip
-_DOCKER_LINK = re.compile(r'(?<![\w.-])"?(docker0|docker_gwbridge|br-[0-9a-f]{12})"?(?![\w.-])')
-_VIRT_LINK = re.compile(r'(?<![\w.-])"?virbr\d+"?(?![\w.-])')
+        r"PREROUTING|POSTROUTING)_(ZONES|direct|POLICIES_pre|POLICIES_post)(_SOURCE)?)",
+        FIREWALLD,
+    ),
+)
+_DOCKER_LINK = r'(?<![\w.-])"?(docker0|docker_gwbridge|br-[0-9a-f]{12})"?(?![\w.-])'
+_VIRT_LINK = r'(?<![\w.-])"?virbr\d+"?(?![\w.-])'
 
 
 def maker(chain: FirewallChain, rule: FirewallRule | None = None) -> str:
@@ -83,7 +85,7 @@ def maker_of(
     if (comment or "").startswith("kvmnet:") or "kvmnet:" in text:
         return KVMNET
     for pattern, name in _TABLES:
-        if pattern.fullmatch(table):
+        if re.fullmatch(pattern, table):
             return name
     own = _by_chain(chain)
     if own is not None:
@@ -91,9 +93,9 @@ def maker_of(
     for word in re.findall(r"[\w.:-]+", text):
         if (by := _by_chain(word)) is not None:
             return by
-    if _DOCKER_LINK.search(text):
+    if re.search(_DOCKER_LINK, text):
         return DOCKER
-    if _VIRT_LINK.search(text) and chain in _BUILT_IN:
+    if re.search(_VIRT_LINK, text) and chain in _BUILT_IN:
         return LIBVIRT  # before its 5.1 libvirt had no chains of its own
     return "iptables" if chain in _BUILT_IN or text.startswith("-A ") else "nft"
 
@@ -102,4 +104,4 @@ _BUILT_IN = frozenset({"PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"
 
 
 def _by_chain(name: str) -> str | None:
-    return next((who for pattern, who in _CHAINS if pattern.fullmatch(name)), None)
+    return next((who for pattern, who in _CHAINS if re.fullmatch(pattern, name)), None)

@@ -22,13 +22,8 @@ from kvmnet.core.lan_range import (
 from kvmnet.core.lan_settings import answer_steps
 from kvmnet.core.macs import QEMU_PREFIX, generate, uses_in
 from kvmnet.core.missing import no_such
-from kvmnet.core.network_plan import (
-    RandomBytes,
-    Saved,
-    check_understood,
-    forwards_ipv6,
-    network_with_bridge,
-)
+from kvmnet.core.network_find import network_with_bridge
+from kvmnet.core.network_plan import RandomBytes, Saved, check_understood, forwards_ipv6
 from kvmnet.core.subnets import Occupied, check_subnet, free_subnet, occupied, overlap
 from kvmnet.errors import InvalidInput, NotFound, Refused
 from kvmnet.model.desired import NetworkRequest

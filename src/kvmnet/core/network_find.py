@@ -19,3 +19,11 @@ def find_network(state: State, name: str) -> Network:
             hint="kvmnet network list" if names else "make one: kvmnet up",
         )
     return network
+
+
+def network_with_bridge(state: State, bridge: str) -> Network | None:
+    """The network that makes, or uses, a bridge of that name."""
+    for network in state.networks:
+        if bridge in {c.bridge for c in (network.live, network.saved) if c is not None}:
+            return network
+    return None

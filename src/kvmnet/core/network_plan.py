@@ -70,13 +70,6 @@ def check_understood(state: State, name: str) -> None:
         raise Refused(f"there is a definition of network {name}", why=gap.why, hint=gap.hint)
 
 
-def network_with_bridge(state: State, bridge: str) -> Network | None:
-    for network in state.networks:
-        if bridge in {c.bridge for c in (network.live, network.saved) if c is not None}:
-            return network
-    return None
-
-
 def plan_start(state: State, name: str, saved: Saved) -> Plan:
     """The plan that starts a network; no steps if it is active. Raises `NotFound`, `Refused`."""
     network = find_network(state, name)

@@ -8,14 +8,8 @@ from kvmnet.adapters.netns import StandIn
 from kvmnet.flow import probe_path
 from kvmnet.flow.probe_record import Recorder
 from kvmnet.model.probe import Endpoint, PathMtu, ProbeStep, StepName
-from kvmnet.model.standin import (
-    Connect,
-    ConnectResult,
-    MeasureMtu,
-    MtuResult,
-    Ping,
-    PingResult,
-)
+from kvmnet.model.reached import ConnectResult, PingResult
+from kvmnet.model.standin import Connect, MeasureMtu, MtuResult, Ping
 from kvmnet.model.values import Ip
 
 CONFLICT_WAIT_S = 0.1

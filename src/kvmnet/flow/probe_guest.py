@@ -32,7 +32,8 @@ from kvmnet.flow.probe_record import Recorder
 from kvmnet.flow.probe_tour import ARP_WAIT_S, Tour
 from kvmnet.model.nic_choice import AllNics
 from kvmnet.model.probe import Endpoint, ProbeReport, ProbeStep, ProbeTarget
-from kvmnet.model.standin import FindMac, MacResult
+from kvmnet.model.reached import MacResult
+from kvmnet.model.standin import FindMac
 from kvmnet.model.state import State
 from kvmnet.model.values import Ip, Mac
 

@@ -7,13 +7,8 @@ from ipaddress import IPv4Address
 from kvmnet.core.subnets import is_beyond
 from kvmnet.flow.probe_place import Place
 from kvmnet.model.probe import Endpoint, ProbeLease, ProbeStep
-from kvmnet.model.standin import (
-    ConnectResult,
-    LeaseResult,
-    MacResult,
-    NameResult,
-    PingResult,
-)
+from kvmnet.model.reached import ConnectResult, MacResult, NameResult, PingResult
+from kvmnet.model.standin import LeaseResult
 from kvmnet.model.values import Ip
 
 SLOW_MS = 1000.0

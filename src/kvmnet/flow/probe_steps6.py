@@ -4,13 +4,8 @@ from __future__ import annotations
 
 from kvmnet.flow.probe_place import Place
 from kvmnet.model.probe import Advertiser, Endpoint, ProbeStep
-from kvmnet.model.standin import (
-    ConnectResult,
-    Lease6Result,
-    MacResult,
-    PingResult,
-    RouterResult,
-)
+from kvmnet.model.reached import ConnectResult, MacResult, PingResult
+from kvmnet.model.standin import Lease6Result, RouterResult
 from kvmnet.model.values import Ip
 
 

@@ -25,6 +25,7 @@ from kvmnet.flow.probe_place import Place
 from kvmnet.flow.probe_record import Recorder
 from kvmnet.flow.probe_tour6 import Tour6
 from kvmnet.model.probe import Conflict, Endpoint, ProbeLease, ProbeStep, StepName
+from kvmnet.model.reached import MacResult, NameResult
 from kvmnet.model.standin import (
     AskLease,
     AskName,
@@ -37,9 +38,7 @@ from kvmnet.model.standin import (
     GiveBack,
     LatencyResult,
     LeaseResult,
-    MacResult,
     MeasureLatency,
-    NameResult,
     OffersResult,
     Solicit,
 )

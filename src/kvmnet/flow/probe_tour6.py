@@ -18,6 +18,7 @@ from kvmnet.flow.probe_asks import (
 from kvmnet.flow.probe_place import Place
 from kvmnet.flow.probe_record import Recorder
 from kvmnet.model.probe import Advertiser, Conflict, Endpoint, ProbeStep
+from kvmnet.model.reached import MacResult, NameResult
 from kvmnet.model.standin import (
     AskLease6,
     AskName,
@@ -26,8 +27,6 @@ from kvmnet.model.standin import (
     CollectRouters,
     FindMac,
     Lease6Result,
-    MacResult,
-    NameResult,
     RouterResult,
     RoutersResult,
 )

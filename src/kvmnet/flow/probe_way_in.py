@@ -29,14 +29,12 @@ from kvmnet.flow.probe_tour import Tour
 from kvmnet.flow.trace_origin import free_address, own_address
 from kvmnet.model.host import Address, Link
 from kvmnet.model.probe import Endpoint, ProbeReport, ProbeStep, ProbeTarget
+from kvmnet.model.reached import ConnectResult, MacResult, PingResult
 from kvmnet.model.standin import (
     AddRoute,
     BringUp,
     CheckAddress,
-    ConnectResult,
     Done,
-    MacResult,
-    PingResult,
     TakeAddress,
 )
 from kvmnet.model.state import State

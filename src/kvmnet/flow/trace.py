@@ -11,7 +11,7 @@ import msgspec
 
 from kvmnet.adapters.kernel import read_neighbours
 from kvmnet.adapters.netns import StandIn, stand_in
-from kvmnet.adapters.ways import choice
+from kvmnet.adapters.route_choice import choice
 from kvmnet.core.trace import report
 from kvmnet.core.trace_facts import Facts
 from kvmnet.errors import KvmnetError

@@ -13,19 +13,19 @@ import msgspec
 from kvmnet.adapters import trace_send
 from kvmnet.adapters.neighbours import NO_IP, find_mac
 from kvmnet.adapters.netns import StandIn
-from kvmnet.adapters.ways import choice
+from kvmnet.adapters.route_choice import choice
 from kvmnet.core.macs import QEMU_PREFIX, generate, uses_in
 from kvmnet.errors import CommandFailed, Failed, KvmnetError
 from kvmnet.flow.trace_origin import known_mac
 from kvmnet.formats.ethernet import IPV4, IPV6, Frame, encode_frame
 from kvmnet.formats.trace_packet import encode
 from kvmnet.model.host import Link
+from kvmnet.model.reached import MacResult
 from kvmnet.model.standin import (
     BeQuiet,
     BringUp,
     CheckAddress,
     Done,
-    MacResult,
     SendFrames,
     SendPackets,
     Sent,

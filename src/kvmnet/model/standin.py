@@ -7,7 +7,8 @@ from typing import Literal
 from msgspec import Struct
 
 from kvmnet.model.probe import Advertiser, DhcpServer, Latency, ProbeLease, ProbeLease6
-from kvmnet.model.values import Cidr, Ip, Mac
+from kvmnet.model.reached import Answer, ConnectResult, MacResult, NameResult, PingResult
+from kvmnet.model.values import Cidr, Ip
 
 
 class Call(Struct, frozen=True, kw_only=True, tag_field="call"):
@@ -150,10 +151,6 @@ AnyCall = (
 )  # fmt: skip
 
 
-class Answer(Struct, frozen=True, kw_only=True, tag_field="answer"):
-    """What the stand-in answers."""
-
-
 class Ready(Answer, frozen=True, kw_only=True, tag=True):
     """The stand-in has its own network namespace and waits for its NIC."""
 
@@ -185,33 +182,6 @@ class LeaseResult(Answer, frozen=True, kw_only=True, tag=True):
 
 class OffersResult(Answer, frozen=True, kw_only=True, tag=True):
     servers: tuple[DhcpServer, ...] = ()
-
-
-class MacResult(Answer, frozen=True, kw_only=True, tag=True):
-    mac: Mac | None = None
-    ms: float | None = None
-
-
-class PingResult(Answer, frozen=True, kw_only=True, tag=True):
-    ms: float | None = None
-    sent: int = 0
-    error: str = ""
-    """What came instead of an answer: `No route to host`."""
-
-
-class NameResult(Answer, frozen=True, kw_only=True, tag=True):
-    alive_ms: float | None = None
-    """Until the first answer of any kind."""
-    ms: float | None = None
-    """Until the answer about the name."""
-    code: str = ""
-    addresses: tuple[Ip, ...] = ()
-    error: str = ""
-
-
-class ConnectResult(Answer, frozen=True, kw_only=True, tag=True):
-    ms: float | None = None
-    error: str = ""
 
 
 class MtuResult(Answer, frozen=True, kw_only=True, tag=True):

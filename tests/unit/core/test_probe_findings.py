@@ -18,7 +18,8 @@ from kvmnet.flow import probe_steps
 from kvmnet.flow.probe_place import Place as ProbePlace
 from kvmnet.model.host import Address, BridgeAttributes, Link, Listener
 from kvmnet.model.probe import Endpoint, ProbeLease, ProbeReport, ProbeStep, ProbeTarget, StepName
-from kvmnet.model.standin import LeaseResult, NameResult
+from kvmnet.model.reached import NameResult
+from kvmnet.model.standin import LeaseResult
 from kvmnet.model.state import State
 from kvmnet.model.values import Ip, Mac
 from kvmnet.model.virt import DhcpRange, Guest, Lease, Network, NetworkConfig, NetworkIp

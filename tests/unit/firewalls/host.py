@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from kvmnet.adapters.firewall import merged
+from kvmnet.adapters.rulesets import merged
 from kvmnet.formats import iptables, nft, nft_values
 from kvmnet.model.host import (
     Address,

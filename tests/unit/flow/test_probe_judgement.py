@@ -18,15 +18,8 @@ from kvmnet.model.probe import (
     ProbeLease,
     ProbeLease6,
 )
-from kvmnet.model.standin import (
-    ConnectResult,
-    Lease6Result,
-    LeaseResult,
-    MacResult,
-    NameResult,
-    PingResult,
-    RouterResult,
-)
+from kvmnet.model.reached import ConnectResult, MacResult, NameResult, PingResult
+from kvmnet.model.standin import Lease6Result, LeaseResult, RouterResult
 from kvmnet.model.values import Cidr, Ip, Mac
 from kvmnet.model.virt import Network, NetworkConfig
 
