@@ -57,7 +57,7 @@ QUESTIONS = (
 COUNT = re.compile(r',"(age|used|confirmed|updated)":\\d+|"tentative":true,|:[\\d.]+')
 def told(ask, lines):
     done = ask(lines)
-    return done.status, COUNT.sub(lambda x: x[0][:1].strip(",\""), done.stdout), done.stderr
+    return done.status, COUNT.sub(lambda x: ":" if x[0][0] == ":" else "", done.stdout), done.stderr
 
 for ask in (ip_program.ask, ip_program.ask_ipv6):
     alone = [told(ask, x) for x in QUESTIONS]
