@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,8 +19,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.machines)
 
 
+_measured_by_workers: list[str] = []
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A worker (of pytest-xdist) has no terminal: it hands over what was measured."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["measured"] = scenarios.measured()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    _measured_by_workers.extend(getattr(node, "workeroutput", {}).get("measured", ()))
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    for line in scenarios.measured():
+    for line in (*_measured_by_workers, *scenarios.measured()):
         terminalreporter.write_line(line)
 
 

@@ -48,6 +48,8 @@ QUESTIONS = (
     ["route get 10.7.0.9", "route get 192.0.2.1", "route get 127.0.0.1"],
     ["addr show dev nosuch", "addr show dev lo", "addr show dev nosuch"],
     ["rule show"],
+    ["addr show dev br0", "route show dev br0", "addr show dev lo"],
+    ["address add 10.7.0.1/24 dev br0", "route flush proto 159", "addr show"],
     ["route get nonsense", "rule show"],  # ends the program
     [],
     ["nosuch", "rule show"],

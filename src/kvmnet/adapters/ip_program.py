@@ -54,7 +54,8 @@ _CHUNK = 65536
 def ask(lines: Sequence[str]) -> Completed:
     """JSON of both families, a line of it for each question (`addr show`) that can be answered.
 
-    What fails is in `stderr`, as `Command failed -:N` says, from 1. Raises what `run` raises.
+    What fails is in `stderr`, as `Command failed -:N` says, from 1; the others are done
+    (changes too). Raises what `run` raises.
     """
     return _exchange("answers", lines)
 

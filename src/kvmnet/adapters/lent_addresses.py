@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import os
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from functools import partial
 from pathlib import Path
 
-from kvmnet.adapters import files
-from kvmnet.adapters.at_once import at_once
+from kvmnet.adapters import files, ip_program
 from kvmnet.adapters.route_watch import RouteWatch
-from kvmnet.adapters.run import PIPE, Running, run, spawn, wait
+from kvmnet.adapters.run import PIPE, Running, spawn, wait
 from kvmnet.errors import KvmnetError
 from kvmnet.formats import lent
 
@@ -38,15 +37,13 @@ def addresses_lent(source: str, link: str) -> Iterator[None]:
     names: tuple[str, ...] = ()
     last: list[str] = []
     first: list[str] = []
-    told = _of_both(
-        ("-j", "address", "show", "dev", source), ("-j", "route", "show", "dev", source),
-        ("-j", "address", "show", "dev", "lo"),
-    )  # fmt: skip
-    for version, (addresses, routes, loopback) in zip((4, 6), told, strict=True):
-        there = lent.addresses(loopback)  # somebody's own, and not to be taken away later
-        own = tuple(x for x in lent.addresses(addresses) if x not in there)
-        if own:
-            names += own
+    there = lent.addresses(_addresses("lo"))  # somebody's own, and not to be taken away later
+    own = [x for x in lent.addresses(_addresses(source)) if x not in there]
+    for version, ask in ((4, ip_program.ask), (6, ip_program.ask_ipv6)):
+        mine = tuple(x for x in own if ipaddress.ip_address(x).version == version)
+        if mine:
+            names += mine
+            routes = ask([f"route show dev {source}"]).stdout
             last += lent.routes(routes, link, version)
             first += lent.routes_before(routes, link, version)
     with contextlib.suppress(KvmnetError):  # only whoever undoes for a killed one reads it
@@ -107,7 +104,7 @@ class _Keeper(threading.Thread):
 
 def _await_back(names: tuple[str, ...], link: str) -> None:
     end = time.monotonic() + _BACK_WITHIN_S
-    while not set(names) <= set(lent.addresses(_ip("-j", "address", "show", "dev", link))):
+    while not set(names) <= set(lent.addresses(_addresses(link))):
         if time.monotonic() > end:
             return
         time.sleep(_LOOK_AGAIN_S)
@@ -125,26 +122,16 @@ def take_back() -> None:
 
 
 def _no_routes() -> None:
-    _of_both(("route", "flush", "proto", lent.PROTOCOL))
+    for attempt in (ip_program.ask, ip_program.ask_ipv6):
+        attempt([f"route flush proto {lent.PROTOCOL}"])
 
 
-def _of_both(*asked: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """What `ip` prints of each, for IPv4 and for IPv6; all are asked at the same time."""
-    found: dict[tuple[str, ...], str] = {}
-
-    def ask(words: tuple[str, ...]) -> None:
-        found[words] = _ip(*words)
-
-    families = [[(family, *x) for x in asked] for family in ("-4", "-6")]
-    at_once([partial(ask, x) for family in families for x in family])
-    four, six = (tuple(found[x] for x in family) for family in families)
-    return four, six
-
-
-def _ip(*words: str) -> str:
-    return run(["ip", *words], accept=range(256)).stdout
+def _addresses(link: str) -> str:
+    """What `ip` tells of them: nothing of a link that is not there."""
+    return ip_program.ask([f"addr show dev {link}"]).stdout
 
 
 def _batch(lines: Sequence[str]) -> None:
+    """As many of these as can be done."""
     if lines:
-        run(["ip", "-force", "-batch", "-"], stdin="\n".join(lines) + "\n", accept=range(256))
+        ip_program.ask(lines)
