@@ -105,7 +105,7 @@ def start(transaction: Transaction) -> Watching:
     has_timer = systemd.is_ours()
     if has_timer:  # it may take a while: the rest is done meanwhile
         timer = systemd.start_timer(transaction.id, _argv("--once", transaction.id), _environment())
-    watching = _forked(transaction.id) or _Started(transaction.id)
+    watching = _forked(transaction) or _Started(transaction.id)
     try:
         if has_timer:
             if reboot.outlives_boot(transaction.plan):
@@ -122,16 +122,16 @@ def start(transaction: Transaction) -> Watching:
     return watching
 
 
-def _forked(transaction_id: str) -> Watching | None:
+def _forked(transaction: Transaction) -> Watching | None:
     def body(says: int) -> int:
         def tell() -> None:
             os.write(says, f"{READY}\n".encode())
             os.close(says)
 
         os.chdir("/")
-        return _telling(transaction_id, lambda: watch(transaction_id, tell))
+        return _telling(transaction.id, lambda: _watch(transaction, tell))
 
-    return process.fork(f"kvmnet.flow.guard {transaction_id}", body)
+    return process.fork(f"kvmnet.flow.guard {transaction.id}", body)
 
 
 def _install_recovery() -> None:
@@ -163,15 +163,22 @@ def is_open(transaction_id: str) -> Transaction | None:
 def watch(transaction_id: str, on_ready: Callable[[], None]) -> None:
     """Return once the transaction is closed, by its kvmnet or by this guard."""
     found = is_open(transaction_id)
-    owner = process.hold(found.pid, found.pid_started) if found is not None else None
+    if found is None:
+        on_ready()
+    else:
+        _watch(found, on_ready)
+
+
+def _watch(transaction: Transaction, on_ready: Callable[[], None]) -> None:
+    """The same, of one that was open a moment ago: a copy of its kvmnet need not read it first."""
+    owner = process.hold(transaction.pid, transaction.pid_started)
     on_ready()
-    if found is not None:
-        with contextlib.suppress(ImportError):  # it is tried again when it is needed
-            steps.load([x.undo for x in found.plan.steps if x.undo is not None])
-    while (found := is_open(transaction_id)) is not None:
+    with contextlib.suppress(ImportError):  # it is tried again when it is needed
+        steps.load([x.undo for x in transaction.plan.steps if x.undo is not None])
+    while (found := is_open(transaction.id)) is not None:
         why = verdict(found, owner)
         if why is not None:
-            _take_back(transaction_id, why)
+            _take_back(transaction.id, why)
             return
         assert owner is not None
         left = (found.deadline or 0.0) - process.now()
