@@ -175,8 +175,13 @@ def _watch(transaction: Transaction, on_ready: Callable[[], None]) -> None:
     on_ready()
     with contextlib.suppress(ImportError):  # it is tried again when it is needed
         steps.load([x.undo for x in transaction.plan.steps if x.undo is not None])
-    while (found := is_open(transaction.id)) is not None:
-        why = verdict(found, owner)
+    while True:
+        # Asked first: what the journal says of one that has ended is its last word.
+        has_ended = owner is None or owner.ended_within(0)
+        found = is_open(transaction.id)
+        if found is None:
+            return
+        why = verdict(found, None if has_ended else owner)
         if why is not None:
             _take_back(transaction.id, why)
             return
@@ -191,7 +196,10 @@ def look_once(transaction_id: str) -> None:
     if found is None:
         systemd.stop_timer(transaction_id)
         return
-    why = verdict(found, process.hold(found.pid, found.pid_started))
+    owner = process.hold(found.pid, found.pid_started)
+    if owner is None or owner.ended_within(0):
+        owner, found = None, is_open(transaction_id) or found
+    why = verdict(found, owner)
     if why is not None:
         _take_back(transaction_id, why)
 
@@ -199,6 +207,7 @@ def look_once(transaction_id: str) -> None:
 def verdict(transaction: Transaction, owner: Process | None) -> str | None:
     """Why the transaction has to be undone; None: its kvmnet is at work.
 
+    `owner` None: it had ended before the transaction was read, so that this is its last word.
     A kvmnet that hangs is killed.
     """
     who = f"kvmnet (process {transaction.pid})"
@@ -206,7 +215,7 @@ def verdict(transaction: Transaction, owner: Process | None) -> str | None:
     where = f"at step {transaction.begun} of {len(steps)}"
     if transaction.begun:
         where += f" ({steps[transaction.begun - 1].step})"
-    if owner is None or owner.ended_within(0):
+    if owner is None:
         return f"{who} was gone {where}"
     if transaction.deadline is None or process.now() <= transaction.deadline:
         return None
