@@ -31,6 +31,7 @@ class _Halves(LoadFileScheduling):
         return "machines" if file.startswith("tests/machines/") else file
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _Halves | None:
     return _Halves(config, log) if config.getvalue("dist") == "loadfile" else None
 

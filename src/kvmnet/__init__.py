@@ -1,6 +1,7 @@
 """kvmnet puts KVM/libvirt guests on the network, safely and provably."""
 
 import sys
+from _thread import allocate_lock
 from importlib import import_module
 from types import ModuleType
 from typing import Any
@@ -17,9 +18,13 @@ class _Later(ModuleType):
         return getattr(_loaded(self.__name__), name)
 
 
+_lock = allocate_lock()
+
+
 def _loaded(name: str) -> ModuleType:
-    if isinstance(sys.modules.get(name), _Later):
-        del sys.modules[name]
+    with _lock:
+        if isinstance(sys.modules.get(name), _Later):
+            del sys.modules[name]
     return import_module(name)
 
 

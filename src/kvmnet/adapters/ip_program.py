@@ -2,11 +2,14 @@
 
 Of what a short `ip` takes the most is its start: 2 ms where processors are quick, a tenth of a
 second where they are emulated. A change of the host's network asks it a dozen times, so it keeps
-two running that answer (of rules `ip` shows one family each) and one that changes things.
+two running that answer (of rules `ip` shows one family each), and has one started that changes
+things.
 
-One that is kept knows links by names that it was told before (its own cache), so after a failure
-none is trusted any more: see `start_anew`. It also remembers having been asked `link show`: `addr
-show` tells more from then on, in another order. Nobody asks both here.
+One that is kept knows links by what it was told before (its own cache): a link that somebody else
+has made anew under the old name, or has renamed, is the old one to it. So one that changes things
+does so once, questions about single links are not for one that is kept, and where an answer does
+not fit, or something failed, none is trusted any more: see `start_anew`. It also remembers having
+been asked `link show`: `addr show` tells more from then on, in another order. Nobody asks both.
 """
 
 from __future__ import annotations
@@ -89,27 +92,50 @@ def kept_to_change() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _kept_running(*first: Use) -> Iterator[None]:
-    global _kept
-    if _kept is not None:
-        yield
-        return
-    _kept = _Kept(first)
+    """Whoever comes first starts them, whoever goes last lets them go; threads may come and go."""
+    global _kept, _holders
+    with _lock:
+        _kept = _kept or _Kept(first)
+        _holders += 1
     try:
         yield
     finally:
-        gone, _kept = _kept, None
+        _release()
+
+
+def _release() -> None:
+    global _kept, _holders
+    with _lock:
+        _holders -= 1
+        gone = None if _holders else _kept
+        _kept = _kept if _holders else None
+    if gone is not None:
         gone.end()
+
+
+def _hold() -> _Kept | None:
+    """Those that are kept, if any are; they stay until `_release`."""
+    global _holders
+    with _lock:
+        _holders += _kept is not None
+        return _kept
 
 
 def start_anew() -> None:
     """Let those go that are running: what follows is told by others, which have no past."""
-    if _kept is not None:
-        _kept.end()
+    kept = _hold()
+    if kept is not None:
+        kept.end()
+        _release()
 
 
 def _exchange(use: Use, lines: Sequence[str]) -> Completed:
-    if _kept is not None:
-        return _kept.exchange(use, lines)
+    kept = _hold()
+    if kept is not None:
+        try:
+            return kept.exchange(use, lines)
+        finally:
+            _release()
     text = "".join(f"{x}\n" for x in lines)
     return run(["ip", *_OPTIONS[use], "-batch", "-"], stdin=text, accept=_STATUSES)
 
@@ -128,13 +154,19 @@ class _Program:
         )
         self._lines = 0
         self._lock = threading.Lock()
+        self._is_closed = False
 
     def is_there(self) -> bool:
-        return self._running.poll() is None
+        return not self._is_closed and self._running.poll() is None
 
-    def exchange(self, lines: Sequence[str]) -> Completed:
-        """Raises `TimedOut`, `CommandFailed`; then it has ended."""
+    def exchange(self, lines: Sequence[str]) -> Completed | None:
+        """None: it was let go meanwhile, and nothing was done.
+
+        Raises `TimedOut`, `CommandFailed`; then it has ended.
+        """
         with self._lock:
+            if self._is_closed:
+                return None
             try:
                 return self._exchange(lines)
             except BaseException:  # an answer would be taken for that to another question
@@ -163,21 +195,22 @@ class _Program:
         return out.endswith(b"\n") if self._changes else _ANSWERED.search(err) is not None
 
     def _ended(self) -> int:
-        self.close()
+        self._close()
         return self._running.returncode
 
     def close(self) -> None:
-        """It ends when its input does."""
-        self.let_go()
+        """It ends when its input does; whoever waits for its answer gets that first."""
+        with self._lock:
+            self._close()
+
+    def _close(self) -> None:
+        with contextlib.suppress(OSError):
+            _file(self._running.stdin).close()
         try:
             self._running.wait(_END_S)
         except TimeoutExpired:
             self.kill()
         self._close_files()
-
-    def let_go(self) -> None:
-        with contextlib.suppress(OSError):
-            _file(self._running.stdin).close()
 
     def kill(self) -> None:
         self._running.kill()
@@ -185,6 +218,7 @@ class _Program:
         self._close_files()
 
     def _close_files(self) -> None:
+        self._is_closed = True
         for stream in (self._running.stdin, self._running.stdout, self._running.stderr):
             with contextlib.suppress(OSError):
                 _file(stream).close()
@@ -226,8 +260,20 @@ class _Talk:
                         ready.unregister(key.fd)
                         reading.discard(key.fd)
                 if not todo and is_end(self.out, self.err):
+                    self._drain(ready, stdin, out)
                     return True
         return False
+
+    def _drain(self, ready: selectors.BaseSelector, stdin: int, out: int) -> None:
+        """The end came by one pipe: by then all is in the other, and may not have been read."""
+        if stdin in ready.get_map():
+            ready.unregister(stdin)
+        while events := ready.select(0):
+            for key, _ in events:
+                if not self._read(key.fd, out):
+                    ready.unregister(key.fd)
+            if not ready.get_map():
+                return
 
     def _read(self, handle: int, out: int) -> bool:
         """Whether there can be more."""
@@ -278,25 +324,31 @@ class _Kept:
 
     def exchange(self, use: Use, lines: Sequence[str]) -> Completed:
         self._starter.join()
-        return self._program(use).exchange(lines)
+        while True:
+            program = self._program(use)
+            done = program.exchange(lines)
+            if use == "changes":  # the next has no past: see above
+                program.close()
+            if done is not None:
+                return done
 
     def end(self) -> None:
         self._starter.join()
         with self._lock:
             gone, self._programs = self._programs, {}
         for program in gone.values():
-            program.let_go()
-        for program in gone.values():
             program.close()
 
 
+_lock = threading.Lock()
 _kept: _Kept | None = None
+_holders = 0
 
 
 def _forget() -> None:
     """A copy of this process has none of its files, so it has none of these programs."""
-    global _kept
-    _kept = None
+    global _lock, _kept, _holders
+    _lock, _kept, _holders = threading.Lock(), None, 0
 
 
 os.register_at_fork(after_in_child=_forget)

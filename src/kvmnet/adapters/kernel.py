@@ -132,14 +132,28 @@ def read_network() -> Network:
     Of rules `ip` shows one family a call, whatever else it is asked.
     """
     try:
-        with ip_program.kept_to_answer():
-            told, six = ip_program.ask(_EVERYTHING), ip_program.ask_ipv6(["rule show"])
-        if told.status or six.status:
-            return _one_by_one()
-        # `ip` prints a line for each, unless one fails.
-        shown, known, proxies, routes, rules = told.stdout.splitlines()
+        found = _read_at_once()
+        if _names_what_is_not_there(found):  # renamed since the program that answers was started
+            ip_program.start_anew()
+            found = _read_at_once()
     except (KvmnetError, ValueError):
         return _one_by_one()
+    return found
+
+
+def _names_what_is_not_there(found: Network) -> bool:
+    names = {x.name for x in found.links}
+    return any(x.link is not None and x.link not in names for x in found.routes)
+
+
+def _read_at_once() -> Network:
+    """Raises `KvmnetError`, `ValueError` where it can not be told what answers which question."""
+    with ip_program.kept_to_answer():
+        told, six = ip_program.ask(_EVERYTHING), ip_program.ask_ipv6(["rule show"])
+    if told.status or six.status:
+        raise ValueError("not all of it can be answered")
+    # `ip` prints a line for each, unless one fails.
+    shown, known, proxies, routes, rules = told.stdout.splitlines()
     links, addresses = _links(shown, SYS_NET)
     return Network(
         links=links,

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from kvmnet.adapters import files, ip_program
 from kvmnet.adapters.route_watch import RouteWatch
-from kvmnet.adapters.run import PIPE, Running, spawn, wait
+from kvmnet.adapters.run import PIPE, Running, run, spawn, wait
 from kvmnet.errors import KvmnetError
 from kvmnet.formats import lent
 
@@ -39,11 +39,11 @@ def addresses_lent(source: str, link: str) -> Iterator[None]:
     first: list[str] = []
     there = lent.addresses(_addresses("lo"))  # somebody's own, and not to be taken away later
     own = [x for x in lent.addresses(_addresses(source)) if x not in there]
-    for version, ask in ((4, ip_program.ask), (6, ip_program.ask_ipv6)):
+    for version in (4, 6):
         mine = tuple(x for x in own if ipaddress.ip_address(x).version == version)
         if mine:
             names += mine
-            routes = ask([f"route show dev {source}"]).stdout
+            routes = _ip(f"-{version}", "-j", "route", "show", "dev", source)
             last += lent.routes(routes, link, version)
             first += lent.routes_before(routes, link, version)
     with contextlib.suppress(KvmnetError):  # only whoever undoes for a killed one reads it
@@ -128,7 +128,11 @@ def _no_routes() -> None:
 
 def _addresses(link: str) -> str:
     """What `ip` tells of them: nothing of a link that is not there."""
-    return ip_program.ask([f"addr show dev {link}"]).stdout
+    return _ip("-j", "address", "show", "dev", link)
+
+
+def _ip(*words: str) -> str:
+    return run(["ip", *words], accept=range(256)).stdout
 
 
 def _batch(lines: Sequence[str]) -> None:

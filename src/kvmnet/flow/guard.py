@@ -198,7 +198,10 @@ def look_once(transaction_id: str) -> None:
         return
     owner = process.hold(found.pid, found.pid_started)
     if owner is None or owner.ended_within(0):
-        owner, found = None, is_open(transaction_id) or found
+        owner, found = None, is_open(transaction_id)
+    if found is None:
+        systemd.stop_timer(transaction_id)
+        return
     why = verdict(found, owner)
     if why is not None:
         _take_back(transaction_id, why)
