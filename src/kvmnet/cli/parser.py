@@ -23,8 +23,9 @@ def _columns() -> int:
     with contextlib.suppress(ValueError):
         if (told := int(os.environ.get("COLUMNS", ""))) > 0:
             return told
-    with contextlib.suppress(AttributeError, ValueError, OSError):
-        if (shown := os.get_terminal_size(sys.__stdout__.fileno()).columns) > 0:  # type: ignore[union-attr]
+    stream = sys.__stdout__
+    with contextlib.suppress(ValueError, OSError):  # it is closed, or no terminal
+        if stream is not None and (shown := os.get_terminal_size(stream.fileno()).columns) > 0:
             return shown
     return _WIDTH
 

@@ -5,6 +5,7 @@ import os
 import pty
 import sys
 import termios
+from typing import Any
 
 import pytest
 
@@ -13,8 +14,8 @@ from kvmnet.cli import parser
 WORDS = "words " * 60
 
 
-def helped(kind: type[argparse.ArgumentParser], **options: object) -> str:
-    one = kind(prog="p", description=WORDS, **options)  # type: ignore[arg-type]
+def helped(kind: type[argparse.ArgumentParser], **options: Any) -> str:
+    one = kind(prog="p", description=WORDS, **options)
     one.add_argument("--option", help=WORDS)
     return one.format_help()
 
