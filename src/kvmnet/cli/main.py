@@ -13,6 +13,7 @@ import gc
 import os
 import signal
 import sys
+import threading
 from collections.abc import Sequence
 from importlib import import_module
 from types import FrameType
@@ -159,6 +160,19 @@ def _interrupt(signum: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
+def _interrupt_again(lost: sys.UnraisableHookArgs) -> None:
+    """Ctrl-C that comes where Python can raise nothing comes once more, a moment later.
+
+    A weak reference's callback and `__del__` are such places: Python would print the traceback
+    and go on as if nobody had asked it to stop (`sys.unraisablehook`). SIGTERM, since SIGINT is
+    ignored in a shell's background job; sent rather than `interrupt_main()`, which wakes no wait.
+    """
+    if lost.exc_type is KeyboardInterrupt:
+        threading.Timer(0.01, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    else:
+        sys.__unraisablehook__(lost)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit status."""
     _have_streams()
@@ -256,6 +270,7 @@ def run() -> NoReturn:
     """
     # One command makes little garbage: looking for it at every 700th object costs a tenth.
     gc.set_threshold(100_000, 50, 50)
+    sys.unraisablehook = _interrupt_again
     status = main()
     with contextlib.suppress(OSError, ValueError):
         sys.stderr.flush()

@@ -146,3 +146,53 @@ def test_text_that_the_locale_has_no_letters_for_is_escaped() -> None:
         check=True, env={**os.environ, "PYTHONIOENCODING": "ascii"},
     )  # fmt: skip
     assert done.stdout == "n\\xe4chster Gast\n"
+
+
+@pytest.mark.parametrize("ignored", ["", "trap '' INT;"])  # as in a shell's background job
+@pytest.mark.parametrize("number", ["SIGINT", "SIGTERM", "SIGHUP"])
+@pytest.mark.parametrize("place", ["callback", "__del__"])
+def test_a_signal_where_nothing_can_be_raised_is_not_lost(
+    place: str, number: str, ignored: str
+) -> None:
+    script = (
+        "import signal, sys, threading, weakref\n"
+        "from kvmnet.cli import main\n"
+        "place, number = sys.argv[1], signal.Signals[sys.argv[2]]\n"
+        "class Met:\n"
+        "    def __del__(self):\n"
+        "        if place == '__del__': signal.raise_signal(number)\n"
+        "def callback(_):\n"
+        "    if place == 'callback': signal.raise_signal(number)\n"
+        "def command(words):\n"
+        "    met = Met()\n"
+        "    watched = weakref.ref(met, callback)\n"
+        "    del met\n"
+        "    if signal.getsignal(number) is signal.SIG_IGN: return 0\n"
+        "    print('goes on', flush=True)\n"
+        "    threading.Event().wait()  # a wait that only a signal to the process ends\n"
+        "main._run = command\n"
+        "main.run()\n"
+    )
+    done = subprocess.run(
+        ["sh", "-c", f'{ignored} exec "$@"', "sh", sys.executable, "-P", "-c", script,
+         place, number], capture_output=True, text=True, timeout=LIMIT_S, check=False,
+    )  # fmt: skip
+    if ignored and number == "SIGINT":
+        assert (done.returncode, done.stderr) == (0, "")
+        return
+    assert (done.returncode, done.stdout) == (130, "goes on\n")
+    assert done.stderr.startswith("kvmnet: stopped by the user") and "Trace" not in done.stderr
+
+
+def test_another_failure_where_nothing_can_be_raised_is_still_told() -> None:
+    script = (
+        "from kvmnet.cli import main\n"
+        "class Met:\n"
+        "    def __del__(self): raise ValueError('a fault of ours')\n"
+        "main._run = lambda words: Met() and 0\n"
+        "main.run()\n"
+    )
+    done = subprocess.run([sys.executable, "-P", "-c", script], capture_output=True, text=True,
+                          timeout=LIMIT_S, check=False)  # fmt: skip
+    assert done.returncode == 0
+    assert "a fault of ours" in done.stderr
