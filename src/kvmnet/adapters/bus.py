@@ -64,6 +64,16 @@ class Bus:
         )  # fmt: skip
         return dict(dbus.properties(body[0] if body else ()))
 
+    def property(self, destination: str, path: str, interface: str, name: str) -> object:
+        """One of them. Raises what `call` raises."""
+        body = self.call(
+            Call(
+                destination=destination, path=path, interface=f"{_BUS}.Properties",
+                member="Get", signature="ss", arguments=(interface, name),
+            )
+        )  # fmt: skip
+        return body[0] if body else None
+
     def log_in(self) -> None:
         """Say who we are: what the kernel tells of us is asked for (EXTERNAL)."""
         self._wire.sendall(

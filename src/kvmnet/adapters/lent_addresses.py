@@ -24,8 +24,10 @@ _LENT = Path("/run/kvmnet/lent")
 
 
 @contextlib.contextmanager
-def addresses_lent(source: str, link: str) -> Iterator[None]:
+def addresses_lent(source: str, link: str) -> Iterator[frozenset[int]]:
     """Lend a link's addresses to the loopback until they are on `link` (or time is over).
+
+    The block is told of which IP versions they are.
 
     The kernel forgets a link's routes with its last address (net/ipv4/fib_frontend.c), so they are
     made again at once. Nothing is lent at the end.
@@ -52,7 +54,7 @@ def addresses_lent(source: str, link: str) -> Iterator[None]:
         _batch(lent.lend(names))
         keeper = _Keeper(link, last, first if source != link else last)
         try:
-            yield
+            yield frozenset(ipaddress.ip_address(x).version for x in names)
             _await_back(names, link)
         finally:
             keeper.end()

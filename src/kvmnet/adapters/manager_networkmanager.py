@@ -1,6 +1,6 @@
 """NetworkManager: reads its profiles and what it does with links, and tells it what changed.
 
-Over D-Bus and by nmcli(1), and by the files that it keeps of each link in
+Over D-Bus, where that does not work by nmcli(1), and by the files that it keeps of each link in
 /run/NetworkManager/devices.
 """
 
@@ -11,10 +11,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from kvmnet.adapters import files, manager_networkd, managers, networkmanager_bus, rcu
+from kvmnet.adapters import files, manager_networkd, managers, networkmanager_bus, nmcli, rcu
 from kvmnet.adapters.lent_addresses import addresses_lent, take_back
-from kvmnet.adapters.run import run
-from kvmnet.errors import Failed, InvalidInput, KvmnetError, Unavailable
+from kvmnet.adapters.networkmanager_bus import Active
+from kvmnet.errors import Failed, InvalidInput, KvmnetError, TimedOut, Unavailable
 from kvmnet.formats import networkmanager
 from kvmnet.formats import networkmanager_edit as edit
 from kvmnet.model.handover import NmLoad, NmPort, NmUp
@@ -23,13 +23,15 @@ from kvmnet.model.values import Mac, parse_mac
 
 _FOLDERS = ("run/NetworkManager", "etc/NetworkManager", "usr/lib/NetworkManager")
 """Of two files with one UUID, the one in the earlier folder is in force."""
+_FOLDER = Path("/run/NetworkManager")
+"""There while NetworkManager runs, and after it."""
 _PERMANENT = "0"
 """/sys/class/net/*/addr_assign_type: the address is the one that was burnt in."""
 _UP_S = 40
+_ADDRESSES_S = 20.0
 _PORTS_WITHIN_S = 20.0
 _PORTS_BY_THEMSELVES_S = 4.0
-_NMCLI_FAILED = (0, 4, 6, 10)
-"""Its exit statuses for what is not, or no more, as it was asked (nmcli(1))."""
+_POLL_S = 0.02
 
 
 def observe(
@@ -43,19 +45,34 @@ def observe(
     `root` can be given to read a tree of files. Raises `PermissionDenied` or `Unavailable` where
     a file can't be read: nothing is guessed.
     """
-    answers = root == Path("/") and is_running()
-    states = {x.name: x.state for x in managers.nm_devices()} if answers else {}
-    active = {link: uuid for uuid, link, _ in _active()} if answers else {}
+    told = _told() if root == Path("/") else None
+    states, active = told or ({}, {})
     names = [x for x in dict.fromkeys([heir or "", *ports, bridge]) if x]
     facts = (_facts(root, x, states.get(x, ""), active.get(x)) for x in names)
-    return NmView(profiles=_profiles(root, answers), devices=tuple(facts))
+    return NmView(profiles=_profiles(root, told is not None), devices=tuple(facts))
+
+
+def _told() -> tuple[dict[str, str], dict[str, str]] | None:
+    """Each link's state, and the UUID of the profile in force on it; None: nobody answers."""
+    if not _FOLDER.is_dir():
+        return None
+    with contextlib.suppress(KvmnetError):
+        found = networkmanager_bus.overview()
+        return {x.name: x.state for x in found.devices}, _by_link(found.active)
+    if not nmcli.is_running():
+        return None
+    return {x.name: x.state for x in managers.nm_devices()}, _by_link(nmcli.active())
+
+
+def _by_link(active: tuple[Active, ...]) -> dict[str, str]:
+    return {link: x.uuid for x in active for link in x.links}
 
 
 def _profiles(root: Path, answers: bool) -> tuple[NmProfile, ...]:
     """NetworkManager is asked only where a file does not say its UUID: nmcli costs its start."""
     found = read_profiles(root, {})
     unnamed = any(x.uuid == x.file.path for x in found)
-    return read_profiles(root, _uuids()) if answers and unnamed else found
+    return read_profiles(root, nmcli.uuids()) if answers and unnamed else found
 
 
 def read_profiles(root: Path, uuids: dict[str, str]) -> tuple[NmProfile, ...]:
@@ -109,35 +126,19 @@ def _mac(text: str | None) -> Mac | None:
 
 def is_running() -> bool:
     """Whether NetworkManager answers."""
-    if not Path("/run/NetworkManager").is_dir():
+    if not _FOLDER.is_dir():
         return False
     with contextlib.suppress(KvmnetError):
-        networkmanager_bus.active()
+        networkmanager_bus.ask_for_answer()
         return True
-    try:
-        said = run(["nmcli", "-t", "-f", "RUNNING", "general"], accept=range(256)).stdout
-    except KvmnetError:
-        return False
-    return said.strip() == "running"
+    return nmcli.is_running()
 
 
-def _nmcli(*words: str) -> list[list[str]]:
-    lines = run(["nmcli", "-t", *words]).stdout.splitlines()
-    return [networkmanager.fields(x) for x in lines if x]
-
-
-def _active() -> list[tuple[str, str, str]]:
-    """UUID, link and state of each profile that is in force."""
+def _active() -> tuple[Active, ...]:
+    """The profiles that are in force. Raises `KvmnetError`."""
     with contextlib.suppress(KvmnetError):
-        found = networkmanager_bus.active()
-        return [(x.uuid, link, x.state) for x in found for link in x.links]
-    rows = _nmcli("-f", "UUID,DEVICE,STATE", "connection", "show", "--active")
-    return [(x[0], x[1], x[2]) for x in rows if len(x) == 3]
-
-
-def _uuids() -> dict[str, str]:
-    rows = _nmcli("-f", "FILENAME,UUID", "connection", "show")
-    return {x[0]: x[1] for x in rows if len(x) == 2}
+        return networkmanager_bus.active()
+    return nmcli.active()
 
 
 def load(call: NmLoad) -> None:
@@ -152,7 +153,7 @@ def load(call: NmLoad) -> None:
         try:
             networkmanager_bus.load(call.paths)
         except Unavailable:
-            run(["nmcli", "connection", "load", *call.paths], timeout=20.0)
+            nmcli.load(call.paths)
 
 
 def up(call: NmUp) -> None:
@@ -161,56 +162,67 @@ def up(call: NmUp) -> None:
     Where it is already, nothing is done. While NetworkManager takes the link's addresses off and
     puts them on again, with DHCP for seconds, they are lent to the loopback.
     """
-    if not is_running() or (_is_up(call.uuid, call.link, call.ports) and _has_role(call)):
+    if not is_running():
         return
-    where = None if call.ports else call.link
+    found = _active()
+    if _is_up(found, call.uuid, call.link, call.ports) and _has_role(found, call):
+        return
     # It lets ports come and go itself meanwhile.
-    with rcu.hurried(), addresses_lent(call.keeps_from or call.link, call.link):
-        if call.instead_of is not None and _is_active(call.instead_of):
-            _connection("down", "uuid", call.instead_of)
-        _up(call.uuid, where)
+    with rcu.hurried(), addresses_lent(call.keeps_from or call.link, call.link) as versions:
+        if any(x.uuid == call.instead_of for x in found):
+            _down(call.instead_of or "")
+        path = _up(call.uuid, None if call.ports else call.link)
         for port in call.ports:
             _await_port(call, port)
+        if path is not None:
+            with contextlib.suppress(KvmnetError):  # they are looked for on the link itself too
+                networkmanager_bus.await_addresses(path, versions, _ADDRESSES_S)
 
 
-def _connection(*words: str) -> None:
-    """Have nmcli put a profile in force or out of it. Raises `CommandFailed`, `TimedOut`."""
-    run(["nmcli", "--wait", str(_UP_S), "connection", *words], timeout=_UP_S + 10.0)
+def _up(uuid: str, link: str | None) -> str | None:
+    """What is in force now, as D-Bus names it. None: nmcli did it, which may know why not.
+
+    Raises `CommandFailed`, `Unavailable`.
+    """
+    try:
+        return networkmanager_bus.activate(uuid, link, _UP_S)
+    except TimedOut:
+        raise
+    except KvmnetError:
+        nmcli.up(uuid, link, _UP_S)
+        return None
 
 
-def _up(uuid: str, link: str | None) -> None:
-    _connection("up", "uuid", uuid, *(["ifname", link] if link else []))
+def _down(uuid: str) -> None:
+    """Raises `CommandFailed`, `Unavailable`."""
+    try:
+        networkmanager_bus.deactivate(uuid, _UP_S)
+    except TimedOut:
+        raise
+    except KvmnetError:
+        nmcli.down(uuid, _UP_S)
 
 
-def _is_active(uuid: str) -> bool:
-    return any(u == uuid for u, _, _ in _active())
+def _is_up(found: tuple[Active, ...], uuid: str, link: str, ports: tuple[NmPort, ...] = ()) -> bool:
+    """Whether they are in force on their links, and its ports are ports by their profiles: those
+    may be in force as they were before they were changed."""
+    active = {(x.uuid, link): x for x in found if x.state == "activated" for link in x.links}
+    wanted = [active.get((x.uuid, x.nic)) for x in ports]
+    return (uuid, link) in active and all(x is not None and x.is_port for x in wanted)
 
 
-def _is_up(uuid: str, link: str, ports: tuple[NmPort, ...]) -> bool:
-    active = {(u, d) for u, d, state in _active() if state == "activated"}
-    wanted = {(uuid, link), *((x.uuid, x.nic) for x in ports)}
-    return wanted <= active and all(_is_port(x.uuid) for x in ports)
-
-
-def _is_port(uuid: str) -> bool:
-    """Whether its link is a port by it: it may be in force as it was before it was changed."""
-    with contextlib.suppress(KvmnetError):
-        return any(x.is_port for x in networkmanager_bus.active() if x.uuid == uuid)
-    words = ["-g", "GENERAL.MASTER-PATH", "connection", "show", "uuid", uuid]
-    return run(["nmcli", *words], accept=_NMCLI_FAILED).stdout.strip() not in ("", "--", "/")
-
-
-def _has_role(call: NmUp) -> bool:
-    return call.role is None or _is_port(call.uuid) == (call.role == "port")
+def _has_role(found: tuple[Active, ...], call: NmUp) -> bool:
+    is_port = any(x.is_port for x in found if x.uuid == call.uuid)
+    return call.role is None or is_port == (call.role == "port")
 
 
 def _await_port(call: NmUp, port: NmPort) -> None:
     """NetworkManager starts a bridge's ports by itself; one that it leaves out is started."""
 
     def is_up() -> bool:
-        return _is_up(call.uuid, call.link, (port,))
+        return _is_up(_active(), call.uuid, call.link, (port,))
 
-    in_force = _is_up(port.uuid, port.nic, ())  # NetworkManager will not start that anew
+    in_force = _is_up(_active(), port.uuid, port.nic)  # NetworkManager will not start that anew
     if _await(is_up, 0.1 if in_force else _PORTS_BY_THEMSELVES_S):
         return
     with contextlib.suppress(Failed):
@@ -222,22 +234,17 @@ def _await_port(call: NmUp, port: NmPort) -> None:
         )
 
 
-def _reapply(link: str) -> None:
-    """Have a changed profile count on its link at once; its addresses stay."""
-    run(["nmcli", "device", "reapply", link], timeout=20.0, accept=_NMCLI_FAILED)
-
-
 def reapply(link: str) -> None:
-    """The same, where NetworkManager runs."""
+    """Have a changed profile count on its link at once; its addresses stay."""
     if is_running():
-        _reapply(link)
+        nmcli.reapply(link)
 
 
 def down(uuid: str) -> None:
     """Take a profile out of force; it does not start again by itself."""
-    if is_running() and _is_active(uuid):
+    if is_running() and any(x.uuid == uuid for x in _active()):
         with contextlib.suppress(Failed):
-            _connection("down", "uuid", uuid)
+            _down(uuid)
 
 
 def _await(condition: Callable[[], bool], within_s: float) -> bool:
@@ -246,5 +253,5 @@ def _await(condition: Callable[[], bool], within_s: float) -> bool:
         with contextlib.suppress(KvmnetError):
             if condition():
                 return True
-        time.sleep(0.1)
+        time.sleep(_POLL_S)
     return False

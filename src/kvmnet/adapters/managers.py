@@ -148,7 +148,7 @@ def nm_devices() -> tuple[NmDevice, ...]:
     from kvmnet.adapters import networkmanager_bus  # most hosts have no NetworkManager
 
     with contextlib.suppress(KvmnetError):
-        return networkmanager_bus.devices()
+        return networkmanager_bus.overview().devices
     command = ["nmcli", "-t", "-f", "DEVICE,TYPE,STATE,CONNECTION", "device"]
     return networkmanager.parse_devices(run(command, timeout=5.0).stdout)
 
