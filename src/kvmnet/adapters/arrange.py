@@ -16,7 +16,7 @@ from kvmnet.adapters import bridge_facts, ip_program, kernel, rcu
 from kvmnet.adapters.run import Completed, run
 from kvmnet.adapters.sysctl_write import write_sysctl
 from kvmnet.adapters.sysctls import read_sysctls
-from kvmnet.errors import Failed, PartlyDone
+from kvmnet.errors import Failed, KvmnetError, PartlyDone
 from kvmnet.formats import arrange_ports
 from kvmnet.formats.arrange import commands, port_commands
 from kvmnet.formats.arrange_commands import Command, Line, Setting, Settle
@@ -28,6 +28,7 @@ TRIES = 3
 SETTLE_S = 0.5
 POLL_S = 0.001
 KEEP_S = 0.3
+KEEP_ANSWERS = 3
 JOIN_S = 5.0
 KEEP_POLL_S = 0.02
 _NETWORKMANAGER = Path("/run/NetworkManager/devices")
@@ -76,22 +77,33 @@ def _keep(target: Arrangement) -> None:
     """Do it again where NetworkManager puts back what it misses.
 
     Once it has seen a NIC's link-local address go it puts on all that its profile says, some 10 ms
-    later (`ipv6ll … changed` in its log).
+    later (`ipv6ll … changed` in its log), and later on a busy host. It does one thing after the
+    other, so it has done that once it has answered a few times.
     """
     if not _NETWORKMANAGER.is_dir():
         return
     bare = tuple(msgspec.structs.replace(x, port=None, vlans=None) for x in target.links)
     target = msgspec.structs.replace(target, links=bare)
-    end, tries = time.monotonic() + KEEP_S, TRIES
+    end, tries, answered = time.monotonic() + KEEP_S, TRIES, 0
     while tries:
+        answers = _networkmanager_answers()
+        answered += answers
         todo = commands(read_kernel(), target)
         if any(map(_is_put_back, todo)):
             tries -= 1
             _run(todo)
-        elif time.monotonic() > end:
+        elif answered >= KEEP_ANSWERS or (not answers and time.monotonic() > end):
             return
-        else:
-            time.sleep(KEEP_POLL_S)
+        time.sleep(KEEP_POLL_S)
+
+
+def _networkmanager_answers() -> bool:
+    from kvmnet.adapters import networkmanager_bus  # most hosts have no NetworkManager
+
+    with contextlib.suppress(KvmnetError):
+        networkmanager_bus.ask_for_answer(KEEP_S)
+        return True
+    return False
 
 
 def set_ports(links: tuple[LinkTarget, ...]) -> None:

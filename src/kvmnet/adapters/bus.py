@@ -64,14 +64,16 @@ class Bus:
         )  # fmt: skip
         return dict(dbus.properties(body[0] if body else ()))
 
-    def property(self, destination: str, path: str, interface: str, name: str) -> object:
+    def property(
+        self, destination: str, path: str, interface: str, name: str,
+        timeout_s: float = TIMEOUT_S,
+    ) -> object:  # fmt: skip
         """One of them. Raises what `call` raises."""
-        body = self.call(
-            Call(
-                destination=destination, path=path, interface=f"{_BUS}.Properties",
-                member="Get", signature="ss", arguments=(interface, name),
-            )
+        what = Call(
+            destination=destination, path=path, interface=f"{_BUS}.Properties",
+            member="Get", signature="ss", arguments=(interface, name),
         )  # fmt: skip
+        body = self.call(what, timeout_s)
         return body[0] if body else None
 
     def log_in(self) -> None:

@@ -12,12 +12,12 @@ from pathlib import Path
 
 from kvmnet.adapters import files, ip_program
 from kvmnet.adapters.route_watch import RouteWatch
-from kvmnet.adapters.run import PIPE, Running, run, spawn, wait
+from kvmnet.adapters.run import PIPE, Running, spawn, wait
 from kvmnet.errors import KvmnetError
 from kvmnet.formats import lent
 
 _EVERY_S = 0.01
-_LOOK_AGAIN_S = 0.1
+_LOOK_AGAIN_S = 0.02
 _BACK_WITHIN_S = 20.0
 _LENT = Path("/run/kvmnet/lent")
 """The addresses that are lent, so that whoever undoes for a killed kvmnet takes back those."""
@@ -39,15 +39,16 @@ def addresses_lent(source: str, link: str) -> Iterator[frozenset[int]]:
     names: tuple[str, ...] = ()
     last: list[str] = []
     first: list[str] = []
-    there = lent.addresses(_addresses("lo"))  # somebody's own, and not to be taken away later
-    own = [x for x in lent.addresses(_addresses(source)) if x not in there]
+    shown, *routes = _told("addr show", "route show")
+    there = lent.addresses(shown, "lo")  # somebody's own, and not to be taken away later
+    own = [x for x in lent.addresses(shown, source) if x not in there]
     for version in (4, 6):
         mine = tuple(x for x in own if ipaddress.ip_address(x).version == version)
         if mine:
             names += mine
-            routes = _ip(f"-{version}", "-j", "route", "show", "dev", source)
-            last += lent.routes(routes, link, version)
-            first += lent.routes_before(routes, link, version)
+            text = "".join(routes) if version == 4 else ip_program.ask_ipv6(["route show"]).stdout
+            last += lent.routes(text, source, link, version)
+            first += lent.routes_before(text, source, link, version)
     with contextlib.suppress(KvmnetError):  # only whoever undoes for a killed one reads it
         files.put(_LENT, "".join(f"{x}\n" for x in names), mode=0o644, owner=(0, 0))
     try:
@@ -106,7 +107,7 @@ class _Keeper(threading.Thread):
 
 def _await_back(names: tuple[str, ...], link: str) -> None:
     end = time.monotonic() + _BACK_WITHIN_S
-    while not set(names) <= set(lent.addresses(_addresses(link))):
+    while not set(names) <= set(lent.addresses(_told("addr show")[0], link)):
         if time.monotonic() > end:
             return
         time.sleep(_LOOK_AGAIN_S)
@@ -128,13 +129,9 @@ def _no_routes() -> None:
         attempt([f"route flush proto {lent.PROTOCOL}"])
 
 
-def _addresses(link: str) -> str:
-    """What `ip` tells of them: nothing of a link that is not there."""
-    return _ip("-j", "address", "show", "dev", link)
-
-
-def _ip(*words: str) -> str:
-    return run(["ip", *words], accept=range(256)).stdout
+def _told(*questions: str) -> list[str]:
+    """A line for each, as long as `ip` answers."""
+    return ip_program.ask(questions).stdout.splitlines() or [""]
 
 
 def _batch(lines: Sequence[str]) -> None:

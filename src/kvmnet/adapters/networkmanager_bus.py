@@ -55,10 +55,10 @@ class Overview(Struct, frozen=True, kw_only=True):
     """As `nmcli device` tells them, without their types."""
 
 
-def ask_for_answer() -> None:
+def ask_for_answer(within_s: float = bus.TIMEOUT_S) -> None:
     """Raises `Unavailable`, `Refusal` or `TimedOut` where there is no NetworkManager to answer."""
-    with bus.connected() as wire:
-        wire.property(_NAME, _PATH, _NAME, "State")
+    with bus.connected(timeout_s=within_s) as wire:
+        wire.property(_NAME, _PATH, _NAME, "State", within_s)
 
 
 def active() -> tuple[Active, ...]:

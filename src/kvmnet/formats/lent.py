@@ -30,10 +30,12 @@ class _Address(Struct, frozen=True):
 
 
 class _Link(Struct, frozen=True):
+    ifname: str = ""
     addr_info: tuple[_Address, ...] = ()
 
 
 class _Route(Struct, frozen=True):
+    dev: str | None = None
     dst: str = ""
     gateway: str | None = None
     prefsrc: str | None = None
@@ -41,8 +43,8 @@ class _Route(Struct, frozen=True):
     metric: int = 0
 
 
-def addresses(shown: str) -> tuple[str, ...]:
-    """The usable addresses in what `ip -j address show dev LINK` prints, link-local ones left out.
+def addresses(shown: str, link: str) -> tuple[str, ...]:
+    """The usable addresses of a link in what `ip -j address show` prints, without link-local ones.
 
     In their order, without prefix lengths.
     """
@@ -50,6 +52,7 @@ def addresses(shown: str) -> tuple[str, ...]:
     return tuple(
         x.local
         for row in rows
+        if row.ifname == link
         for x in row.addr_info
         if x.local and x.scope != "link" and not x.tentative
     )
@@ -64,26 +67,31 @@ def lend(names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(lines)
 
 
-def routes(shown: str, link: str, version: int) -> tuple[str, ...]:
-    """Lines that make the routes that `ip -j route show` prints, over `link`.
+def routes(shown: str, source: str, link: str, version: int) -> tuple[str, ...]:
+    """Lines that make the routes of `source` that `ip -j route show` prints, over `link`.
 
     Those that are there already fail, and nobody hears of it.
     """
-    return _routes(shown, link, version, before=False)
+    return _routes(shown, source, link, version, before=False)
 
 
-def routes_before(shown: str, link: str, version: int) -> tuple[str, ...]:
+def routes_before(shown: str, source: str, link: str, version: int) -> tuple[str, ...]:
     """The same, each counting just before the one that it is made after: whatever else comes before
     that still does. Where that can't be, it comes last.
     """
-    return _routes(shown, link, version, before=True)
+    return _routes(shown, source, link, version, before=True)
 
 
-def _routes(shown: str, link: str, version: int, *, before: bool) -> tuple[str, ...]:
+def _routes(shown: str, source: str, link: str, version: int, *, before: bool) -> tuple[str, ...]:
     lines = []
     everywhere = {4: "0.0.0.0/0", 6: "::/0"}[version]
     for number, route in enumerate(msgspec.json.decode(shown or "[]", type=tuple[_Route, ...])):
-        if route.type != "unicast" or not route.dst or route.dst.startswith(("fe80", "ff00")):
+        if (
+            route.dev != source
+            or route.type != "unicast"
+            or not route.dst
+            or route.dst.startswith(("fe80", "ff00"))
+        ):
             continue
         to = everywhere if route.dst == "default" else route.dst
         metric = route.metric - 1 if before and route.metric > 1 else _LAST + number

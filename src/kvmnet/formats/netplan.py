@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from typing import Any
@@ -52,6 +53,7 @@ class NetplanFile(Struct, frozen=True, kw_only=True):
     devices: tuple[NetplanDevice, ...]
 
 
+@functools.lru_cache(maxsize=16)  # looking and planning ask for the same files
 def parse(text: str, path: str) -> NetplanFile:
     """One netplan file. Raises `InvalidInput` where it is no YAML or has another shape."""
     from ruamel.yaml import YAML

@@ -37,15 +37,15 @@ class NetplanText:
         self.path = path
         self._newline = "\r\n" if "\r\n" in text else "\n"
         self._lines = text.replace("\r\n", "\n").splitlines()
-        self._unchanged: str | None = text
+        self._proven: str | None = text
         self._cached: Any = None
         self.data = self._load(text)
 
     @property
     def text(self) -> str:
         """The text as it is now. Raises `Refused` where it does not say what it is meant to."""
-        if self._unchanged is not None:
-            return self._unchanged
+        if self._proven is not None:
+            return self._proven
         text = self._newline.join([*self._lines, ""])
         try:
             same = _bare(self._load(text)) == _bare(self.data)
@@ -57,6 +57,7 @@ class NetplanText:
                 why="its meaning would change (anchors, merged keys or an unusual layout)",
                 hint="write it in the usual block style, or use --no-persist",
             )
+        self._proven = text
         return text
 
     def get(self, *path: str) -> Any:
@@ -138,7 +139,7 @@ class NetplanText:
         return data or {}
 
     def _touched(self) -> None:
-        self._unchanged = self._cached = None
+        self._proven = self._cached = None
 
     def _tree(self) -> Any:
         """The document with the places of its keys; read again only after a change."""
