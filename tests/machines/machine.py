@@ -122,7 +122,7 @@ class Machine(abc.ABC):
         return Job(self, words, timeout)
 
     def kill_at(self, moment: str, words: Sequence[str], timeout: float = 240.0) -> Done:
-        """Run a program and kill it by SIGKILL: `step:N`, `ms:N` or `link:NAME` (see killer.py)."""
+        """Run a program and kill it by SIGKILL at a moment, as `step:3` (see killer.py)."""
         script = "/usr/local/lib/machines/killer.py"
         return self.run(["python3", script, moment, *words], timeout=timeout)
 

@@ -24,6 +24,7 @@ class Before(Struct, frozen=True, kw_only=True):
     """A machine's network, and everything below its /etc."""
 
     addresses: frozenset[str]
+    loopback: frozenset[str]
     routes: frozenset[str]
     mac: str
     links: frozenset[str]
@@ -46,6 +47,7 @@ def _look(m: Machine) -> Before:
     links = m.links()
     return Before(
         addresses=frozenset(m.addresses(m.uplink)),
+        loopback=frozenset(m.addresses("lo")),
         routes=frozenset(m.routes()),
         mac=links[m.uplink]["address"],
         links=frozenset(links),
@@ -168,6 +170,8 @@ def differences(m: Machine, before: Before) -> list[str]:
         found.append("the uplink is still a port")
     if now.addresses != before.addresses:
         found.append(f"addresses: {sorted(now.addresses)}, not {sorted(before.addresses)}")
+    if now.loopback != before.loopback:
+        found.append(f"the loopback's addresses: {sorted(now.loopback)}")
     routes = {_plain(x) for x in now.routes} ^ {_plain(x) for x in before.routes}
     if routes:
         found.append(f"routes: {sorted(routes)}")

@@ -6,6 +6,7 @@ import contextlib
 import re
 import time
 from collections.abc import Iterator, Sequence
+from importlib import import_module
 from itertools import groupby
 from pathlib import Path
 
@@ -29,6 +30,7 @@ SETTLE_S = 0.5
 POLL_S = 0.001
 KEEP_S = 0.3
 KEEP_ANSWERS = 3
+KEEP_ANSWER_S = 2.0
 JOIN_S = 5.0
 KEEP_POLL_S = 0.02
 _NETWORKMANAGER = Path("/run/NetworkManager/devices")
@@ -90,18 +92,24 @@ def _keep(target: Arrangement) -> None:
         answered += answers
         todo = commands(read_kernel(), target)
         if any(map(_is_put_back, todo)):
-            tries -= 1
+            tries, answered = tries - 1, 0
             _run(todo)
         elif answered >= KEEP_ANSWERS or (not answers and time.monotonic() > end):
             return
         time.sleep(KEEP_POLL_S)
 
 
+def load() -> None:
+    """Have all in memory that `carry_out` needs."""
+    if _NETWORKMANAGER.is_dir():
+        import_module("kvmnet.adapters.networkmanager_bus")
+
+
 def _networkmanager_answers() -> bool:
     from kvmnet.adapters import networkmanager_bus  # most hosts have no NetworkManager
 
     with contextlib.suppress(KvmnetError):
-        networkmanager_bus.ask_for_answer(KEEP_S)
+        networkmanager_bus.ask_for_answer(KEEP_ANSWER_S)
         return True
     return False
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from kvmnet.errors import Failed, KvmnetError, TimedOut, Unavailable
@@ -21,6 +21,8 @@ TIMEOUT_S = 10.0
 _BUS = "org.freedesktop.DBus"
 _HELLO = Call(destination=_BUS, path="/org/freedesktop/DBus", interface=_BUS, member="Hello")
 _MAX_LINE = 4096
+_AT_ONCE = 50
+"""Nobody may wait for more than 128 answers (dbus-daemon(1), max_replies_per_connection)."""
 
 
 class Refusal(Failed):
@@ -28,41 +30,80 @@ class Refusal(Failed):
 
 
 class Bus:
-    """A connection on which calls are made one after the other."""
+    """A connection on which calls are made."""
 
     def __init__(self, wire: socket.socket) -> None:
+        self.heard: list[tuple[object, ...]] = []
+        """What came with signals while answers were waited for; see `listen`."""
         self._wire = wire
         self._serials = itertools.count(1)
 
     def call(self, what: Call, timeout_s: float = TIMEOUT_S) -> tuple[object, ...]:
         """What the method answers. Raises `Refusal`, `Unavailable` or `TimedOut`."""
-        serial = next(self._serials)
+        (answer,) = self.call_all([what], timeout_s)
+        if isinstance(answer, Refusal):
+            raise answer
+        return answer
+
+    def call_all(
+        self, calls: Sequence[Call], timeout_s: float = TIMEOUT_S
+    ) -> list[tuple[object, ...] | Refusal]:
+        """What each method answers, or why not; none waits for another's answer to be asked.
+
+        Each answer may take `timeout_s` seconds. Raises `Unavailable` or `TimedOut`.
+        """
+        serials = [next(self._serials) for _ in calls]
+        wanted = set(serials)
+        came: dict[int | None, dbus.Message] = {}
         try:
             self._wire.settimeout(timeout_s)
-            self._wire.sendall(dbus.call(what, serial))
-            while True:
+            self._wire.sendall(b"".join(map(dbus.call, calls, serials)))
+            while not came.keys() >= wanted:
                 head = self._read(dbus.HEAD_BYTES)
-                came = dbus.message(head + self._read(dbus.length(head) - len(head)))
-                if came.reply_to == serial:
-                    break
+                found = dbus.message(head + self._read(dbus.length(head) - len(head)))
+                came[found.reply_to] = found
+                if found.kind == dbus.SIGNAL:
+                    self.heard.append(found.body)
         except TimeoutError:
-            raise TimedOut(f"{what.member} of {what.interface} did not answer") from None
+            late = next(x for x, serial in zip(calls, serials, strict=True) if serial not in came)
+            raise TimedOut(f"{late.member} of {late.interface} did not answer") from None
         except OSError as error:
             raise Unavailable("D-Bus broke off", why=error.strerror or "") from None
-        if came.kind == dbus.ERROR:
-            why = str(came.body[0]) if came.body else came.error or ""
-            raise Refusal(f"{what.member} of {what.interface} failed", why=why)
-        return came.body
+        return [_answer(x, came[serial]) for x, serial in zip(calls, serials, strict=True)]
 
-    def properties(self, destination: str, path: str, interface: str) -> dict[str, object]:
-        """All properties that an object has by that interface. Raises what `call` raises."""
-        body = self.call(
+    def listen(self, rule: str) -> None:
+        """Hear the signals that match a rule (the specification's "Match Rules").
+
+        Raises what `call` raises.
+        """
+        self.call(
             Call(
-                destination=destination, path=path, interface=f"{_BUS}.Properties",
-                member="GetAll", signature="s", arguments=(interface,),
+                destination=_BUS, path="/org/freedesktop/DBus", interface=_BUS,
+                member="AddMatch", signature="s", arguments=(rule,),
             )
         )  # fmt: skip
-        return dict(dbus.properties(body[0] if body else ()))
+
+    def properties(
+        self, destination: str, path: str, interface: str, timeout_s: float = TIMEOUT_S
+    ) -> dict[str, object]:
+        """All properties that an object has by that interface. Raises what `call` raises."""
+        return _properties(self.call(_get_all(destination, path, interface), timeout_s))
+
+    def properties_of(
+        self, destination: str, paths: Sequence[str], interface: str
+    ) -> dict[str, dict[str, object]]:
+        """The same of many objects at once, by their paths; those that are gone are left out.
+
+        Raises `Unavailable` or `TimedOut`.
+        """
+        found: dict[str, dict[str, object]] = {}
+        for start in range(0, len(paths), _AT_ONCE):
+            some = paths[start : start + _AT_ONCE]
+            answers = self.call_all([_get_all(destination, x, interface) for x in some])
+            for path, answer in zip(some, answers, strict=True):
+                if not isinstance(answer, Refusal):
+                    found[path] = _properties(answer)
+        return found
 
     def property(
         self, destination: str, path: str, interface: str, name: str,
@@ -96,6 +137,24 @@ class Bus:
                 raise ConnectionResetError(0, "it was closed")
             found += some
         return found
+
+
+def _answer(what: Call, came: dbus.Message) -> tuple[object, ...] | Refusal:
+    if came.kind != dbus.ERROR:
+        return came.body
+    why = str(came.body[0]) if came.body else came.error or ""
+    return Refusal(f"{what.member} of {what.interface} failed", why=why)
+
+
+def _get_all(destination: str, path: str, interface: str) -> Call:
+    return Call(
+        destination=destination, path=path, interface=f"{_BUS}.Properties",
+        member="GetAll", signature="s", arguments=(interface,),
+    )  # fmt: skip
+
+
+def _properties(body: tuple[object, ...]) -> dict[str, object]:
+    return dict(dbus.properties(body[0] if body else ()))
 
 
 @contextmanager

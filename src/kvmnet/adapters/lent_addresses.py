@@ -18,7 +18,7 @@ from kvmnet.formats import lent
 
 _EVERY_S = 0.01
 _LOOK_AGAIN_S = 0.02
-_BACK_WITHIN_S = 20.0
+_BACK_WITHIN_S = 15.0
 _LENT = Path("/run/kvmnet/lent")
 """The addresses that are lent, so that whoever undoes for a killed kvmnet takes back those."""
 
@@ -39,14 +39,18 @@ def addresses_lent(source: str, link: str) -> Iterator[frozenset[int]]:
     names: tuple[str, ...] = ()
     last: list[str] = []
     first: list[str] = []
-    shown, *routes = _told("addr show", "route show")
-    there = lent.addresses(shown, "lo")  # somebody's own, and not to be taken away later
-    own = [x for x in lent.addresses(shown, source) if x not in there]
+    # Of a kvmnet that was killed meanwhile: they are lent on, and taken back with the others.
+    earlier = tuple((files.read_optional(_LENT) or "").split())
+    shown, routes = _told("addr show", "route show")
+    # Somebody's own are not to be taken away later.
+    there = [x for x in lent.addresses(shown, "lo") if x not in earlier]
+    found = [x for x in lent.addresses(shown, source) if x not in there]
+    own = tuple(dict.fromkeys((*earlier, *found)))
     for version in (4, 6):
         mine = tuple(x for x in own if ipaddress.ip_address(x).version == version)
         if mine:
             names += mine
-            text = "".join(routes) if version == 4 else ip_program.ask_ipv6(["route show"]).stdout
+            text = routes if version == 4 else ip_program.ask_ipv6(["route show"]).stdout
             last += lent.routes(text, source, link, version)
             first += lent.routes_before(text, source, link, version)
     with contextlib.suppress(KvmnetError):  # only whoever undoes for a killed one reads it
@@ -130,8 +134,14 @@ def _no_routes() -> None:
 
 
 def _told(*questions: str) -> list[str]:
-    """A line for each, as long as `ip` answers."""
-    return ip_program.ask(questions).stdout.splitlines() or [""]
+    """What `ip` answers, a line for each."""
+    for _ in range(2):
+        done = ip_program.ask(questions)
+        lines = done.stdout.splitlines()
+        if done.status == 0 and len(lines) == len(questions):
+            return lines
+        ip_program.start_anew()
+    return [""] * len(questions)
 
 
 def _batch(lines: Sequence[str]) -> None:

@@ -28,9 +28,12 @@ _FOLDER = Path("/run/NetworkManager")
 _PERMANENT = "0"
 """/sys/class/net/*/addr_assign_type: the address is the one that was burnt in."""
 _UP_S = 40
-_ADDRESSES_S = 20.0
-_PORTS_WITHIN_S = 20.0
+_DOWN_S = 20
+_PORT_UP_S = 20
+_ADDRESSES_S = 15.0
+_PORTS_WITHIN_S = 10.0
 _PORTS_BY_THEMSELVES_S = 4.0
+"""All of them together are less than the guard gives a step (`flow.rollback.HAND_OVER_S`)."""
 _POLL_S = 0.02
 
 
@@ -157,7 +160,9 @@ def load(call: NmLoad) -> None:
 
 
 def up(call: NmUp) -> None:
-    """Have a profile be in force on a link. Raises `Failed` with NetworkManager's own reason.
+    """Have a profile be in force on a link.
+
+    Raises `Failed` with NetworkManager's own reason, `Unavailable` (also where it takes too long).
 
     Where it is already, nothing is done. While NetworkManager takes the link's addresses off and
     puts them on again, with DHCP for seconds, they are lent to the loopback.
@@ -165,50 +170,52 @@ def up(call: NmUp) -> None:
     if not is_running():
         return
     found = _active()
-    if _is_up(found, call.uuid, call.link, call.ports) and _has_role(found, call):
+    if _is_up(found, call) and _has_role(found, call):
         return
     # It lets ports come and go itself meanwhile.
     with rcu.hurried(), addresses_lent(call.keeps_from or call.link, call.link) as versions:
         if any(x.uuid == call.instead_of for x in found):
             _down(call.instead_of or "")
-        path = _up(call.uuid, None if call.ports else call.link)
+        path = _up(call.uuid, None if call.ports else call.link, _UP_S)
         for port in call.ports:
             _await_port(call, port)
-        if path is not None:
+        if path is not None and versions:
             with contextlib.suppress(KvmnetError):  # they are looked for on the link itself too
                 networkmanager_bus.await_addresses(path, versions, _ADDRESSES_S)
 
 
-def _up(uuid: str, link: str | None) -> str | None:
-    """What is in force now, as D-Bus names it. None: nmcli did it, which may know why not.
+def _up(uuid: str, link: str | None, within_s: int) -> str | None:
+    """What is in force now, as D-Bus names it, if it can be told.
 
-    Raises `CommandFailed`, `Unavailable`.
+    Raises `Failed` with NetworkManager's reason, `Unavailable`.
     """
     try:
-        return networkmanager_bus.activate(uuid, link, _UP_S)
-    except TimedOut:
-        raise
-    except KvmnetError:
-        nmcli.up(uuid, link, _UP_S)
-        return None
+        return networkmanager_bus.activate(uuid, link, within_s)
+    except networkmanager_bus.NotBegun:
+        nmcli.up(uuid, link, within_s)  # it may know another way, and tells why there is none
+        return next((x.path for x in _active() if x.uuid == uuid and x.path), None)
 
 
 def _down(uuid: str) -> None:
     """Raises `CommandFailed`, `Unavailable`."""
     try:
-        networkmanager_bus.deactivate(uuid, _UP_S)
-    except TimedOut:
-        raise
-    except KvmnetError:
-        nmcli.down(uuid, _UP_S)
+        networkmanager_bus.deactivate(uuid, _DOWN_S)
+    except networkmanager_bus.Refusal:
+        nmcli.down(uuid, _DOWN_S)
 
 
-def _is_up(found: tuple[Active, ...], uuid: str, link: str, ports: tuple[NmPort, ...] = ()) -> bool:
-    """Whether they are in force on their links, and its ports are ports by their profiles: those
-    may be in force as they were before they were changed."""
-    active = {(x.uuid, link): x for x in found if x.state == "activated" for link in x.links}
-    wanted = [active.get((x.uuid, x.nic)) for x in ports]
-    return (uuid, link) in active and all(x is not None and x.is_port for x in wanted)
+def _is_up(found: tuple[Active, ...], call: NmUp) -> bool:
+    return _in_force(found, call.uuid, call.link) and all(_has_joined(found, x) for x in call.ports)
+
+
+def _in_force(found: tuple[Active, ...], uuid: str, link: str) -> bool:
+    return any(x.uuid == uuid and link in x.links and x.state == "activated" for x in found)
+
+
+def _has_joined(found: tuple[Active, ...], port: NmPort) -> bool:
+    """Whether it is a port by its profile: that may be in force as it was before it was changed."""
+    is_port = any(x.is_port for x in found if x.uuid == port.uuid and port.nic in x.links)
+    return is_port and _in_force(found, port.uuid, port.nic)
 
 
 def _has_role(found: tuple[Active, ...], call: NmUp) -> bool:
@@ -217,17 +224,23 @@ def _has_role(found: tuple[Active, ...], call: NmUp) -> bool:
 
 
 def _await_port(call: NmUp, port: NmPort) -> None:
-    """NetworkManager starts a bridge's ports by itself; one that it leaves out is started."""
+    """NetworkManager starts a bridge's ports by itself; one that it leaves out is started.
 
-    def is_up() -> bool:
-        return _is_up(_active(), call.uuid, call.link, (port,))
+    The bridge itself may still wait for its addresses, which come by this port.
+    """
 
-    in_force = _is_up(_active(), port.uuid, port.nic)  # NetworkManager will not start that anew
-    if _await(is_up, 0.1 if in_force else _PORTS_BY_THEMSELVES_S):
+    def has_joined() -> bool:
+        return _has_joined(_active(), port)
+
+    found = _active()
+    if _has_joined(found, port):
         return
-    with contextlib.suppress(Failed):
-        _up(port.uuid, port.nic)
-    if not _await(is_up, _PORTS_WITHIN_S):
+    in_force = _in_force(found, port.uuid, port.nic)  # NetworkManager will not start that anew
+    if _await(has_joined, 0.1 if in_force else _PORTS_BY_THEMSELVES_S):
+        return
+    with contextlib.suppress(Failed, TimedOut):
+        _up(port.uuid, port.nic, _PORT_UP_S)
+    if not _await(has_joined, _PORTS_WITHIN_S):
         raise Failed(
             f"NetworkManager does not make {port.nic} a port of {call.link}",
             hint=f"journalctl -u NetworkManager -g {port.nic}",
@@ -243,7 +256,7 @@ def reapply(link: str) -> None:
 def down(uuid: str) -> None:
     """Take a profile out of force; it does not start again by itself."""
     if is_running() and any(x.uuid == uuid for x in _active()):
-        with contextlib.suppress(Failed):
+        with contextlib.suppress(Failed, TimedOut):  # its scripts may take longer
             _down(uuid)
 
 

@@ -68,6 +68,8 @@ def load(undoes: Sequence[plan.Step]) -> None:
     for step in undoes:
         if isinstance(step, plan.HandOver):
             manager_calls.load(step.calls)
+        elif isinstance(step, plan.Arrange):
+            arrange.load()
         elif not needs_root(step):
             import_module("kvmnet.adapters.libvirt_steps")
             if isinstance(step, ProveGuest):

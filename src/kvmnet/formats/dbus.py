@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from kvmnet.errors import InvalidInput
 
-CALL, RETURN, ERROR = 1, 2, 3
+CALL, RETURN, ERROR, SIGNAL = 1, 2, 3, 4
 HEAD_BYTES = 16
 """What has to be read before it is known how long a message is."""
 MAX_BYTES = 1 << 27

@@ -1,8 +1,9 @@
 """Runs a program and kills it (SIGKILL) at a chosen moment: `killer.py MOMENT PROGRAM…`.
 
 MOMENT is `step:N`, as soon as kvmnet's journal says that step N was begun, or `ms:N`, so many
-milliseconds after the start, or `link:NAME`, as soon as there is such a link. Prints
-`killed` or, if it ended before, `ended STATUS`, then everything that the program printed.
+milliseconds after the start, or `link:NAME`, as soon as there is such a link, or `path:FILE+N`, so
+many milliseconds after there is such a file. Prints `killed` or, if it ended before,
+`ended STATUS`, then everything that the program printed.
 """
 
 import json
@@ -28,6 +29,13 @@ def begun(old: set[str]) -> int:
     return steps
 
 
+def is_there_for(path: str, milliseconds: str) -> bool:
+    if not os.path.exists(path):
+        return False
+    time.sleep(int(milliseconds) / 1000)
+    return True
+
+
 def main() -> None:
     kind, _, value = sys.argv[1].partition(":")
     old = {path.name for path in JOURNAL.glob("*.json")}
@@ -37,6 +45,7 @@ def main() -> None:
     reached = {
         "step": lambda: begun(old) >= int(value),
         "ms": lambda: (time.monotonic() - start) * 1000 >= int(value),
+        "path": lambda: is_there_for(*value.rsplit("+", 1)),
         "link": lambda: os.path.exists(f"/sys/class/net/{value}"),
     }[kind]
     while child.poll() is None and not reached() and time.monotonic() - start < LIMIT_S:
