@@ -345,3 +345,26 @@ assert not failures, failures
 assert ip_program._kept is None and ip_program._holders == 0 and not children()
 """,
     )
+
+
+def test_nobody_comes_between_the_steps_of_a_change(host: World) -> None:
+    """The two that answer wait like anybody else."""
+    told = python(
+        host,
+        """
+try:
+    os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
+    allowed = os.SCHED_RR
+    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+except PermissionError:  # a container may not
+    allowed = os.SCHED_OTHER
+with ip_program.kept_to_change():
+    ip_program.ask(["rule show"]), ip_program.ask_ipv6(["rule show"])
+    ways = {use: os.sched_getscheduler(pid) for use, pid in pids().items()}
+    assert ways["changes"] == allowed, ways
+    assert ways["answers"] == ways["answers for IPv6"] == os.SCHED_OTHER, ways
+    assert ip_program.change(["link set br0 down"]).status == 0
+print("done")
+""",
+    )
+    assert told == ["done"]
