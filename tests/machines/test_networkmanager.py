@@ -84,6 +84,11 @@ def test_nmcli_does_it_where_the_bus_can_not_be_used(machines: Machines) -> None
         both = "print(sorted((x.uuid, x.links, x.state, x.is_port) for x in {}))"
         assert inside(m, other + both.format("m._active()")) == inside(m, both.format("b.active()"))
         assert inside(m, other + "print(m.is_running())") == "True"
+        uuid = m.script(SERVERLESS.replace("method auto", "method link-local")).strip()
+        up = "print(m._up({!r}, 'near', 30), any(x.uuid == {!r} for x in m._active()))"
+        assert inside(m, other + up.format(uuid, uuid)) == "None True"
+        down = "m._down({!r}); print(any(x.uuid == {!r} for x in m._active()))"
+        assert inside(m, other + down.format(uuid, uuid)) == "False"
 
 
 def test_one_that_hangs_is_waited_for_a_while_and_nothing_is_changed(machines: Machines) -> None:

@@ -200,7 +200,9 @@ def _down(uuid: str) -> None:
     """Raises `CommandFailed`, `Unavailable`."""
     try:
         networkmanager_bus.deactivate(uuid, _DOWN_S)
-    except networkmanager_bus.Refusal:
+    except TimedOut:
+        raise
+    except KvmnetError:
         nmcli.down(uuid, _DOWN_S)
 
 

@@ -5,6 +5,7 @@ Facts: networkmanager.dev/docs/api/latest, "D-Bus API reference", and nm-dbus-ty
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Sequence
 
@@ -12,11 +13,9 @@ from msgspec import Struct
 
 from kvmnet.adapters import bus
 from kvmnet.adapters.bus import Bus, Refusal
-from kvmnet.errors import Failed, TimedOut
+from kvmnet.errors import Failed, TimedOut, Unavailable
 from kvmnet.formats.dbus import Call
 from kvmnet.formats.networkmanager import NmDevice
-
-__all__ = ["Refusal"]
 
 _NAME = "org.freedesktop.NetworkManager"
 _PATH = "/org/freedesktop/NetworkManager"
@@ -71,7 +70,7 @@ def ask_for_answer(within_s: float = bus.TIMEOUT_S) -> None:
 
 
 def active() -> tuple[Active, ...]:
-    """The profiles in force. Raises `Unavailable` where there is no bus or no NetworkManager."""
+    """The profiles in force. Raises `Unavailable` without a bus, `Refusal` without an answer."""
     with bus.connected() as wire:
         paths = _paths(wire.property(_NAME, _PATH, _NAME, "ActiveConnections"))
         in_force = wire.properties_of(_NAME, paths, _ACTIVE)
@@ -138,10 +137,15 @@ def activate(uuid: str, link: str | None, within_s: float) -> str:
     """Put a profile in force, on a link or (None) on that which it makes; the path of what is.
 
     It is waited for until it is in force, or waits for ports. Raises `Failed` where it ends
-    instead, `NotBegun` where NetworkManager does not even try, `TimedOut`, `Unavailable`.
+    instead, `NotBegun` where NetworkManager does not even try or can not be spoken to, `TimedOut`,
+    `Unavailable` (it broke off).
     """
     end = time.monotonic() + within_s
-    with bus.connected() as wire:
+    with contextlib.ExitStack() as stack:
+        try:
+            wire = stack.enter_context(bus.connected())
+        except Unavailable as error:
+            raise NotBegun(error.what, why=error.why) from None
         try:
             path = _begin(wire, uuid, link, end)
         except Refusal as error:
@@ -162,7 +166,7 @@ def activate(uuid: str, link: str | None, within_s: float) -> str:
 
 
 class NotBegun(Failed):
-    """NetworkManager refused to put a profile in force."""
+    """NetworkManager was not told to put a profile in force, or refused to."""
 
 
 def _begin(wire: Bus, uuid: str, link: str | None, end: float) -> str:
